@@ -1,0 +1,117 @@
+package guestapi
+
+// Protocol is the generation of everything in this package.
+const Protocol = 1
+
+// ConfigPath is where the initramfs holds Config, as JSON.
+const ConfigPath = "/banger/config.json"
+
+// ModulesPath is the folder of the initramfs with the boot modules;
+// its file "load" lists their file names, one a line, in the order to load them.
+const ModulesPath = "/banger/modules"
+
+// PortName is the name of the virtio-serial port that carries the guest link.
+const PortName = "banger.link.0"
+
+// BulkPort is the TCP port in the guest on which the agent serves the same API
+// for streams that carry much data into the guest. The first 64 bytes of a connection
+// are Config.Token; a connection that does not begin with it is closed.
+const BulkPort = 1022
+
+// Config is everything the guest must know to boot, written by the host for
+// each start.
+type Config struct {
+	Protocol int    `json:"protocol"`
+	VMID     string `json:"vm_id"`
+	Hostname string `json:"hostname"`
+	// Probe makes the guest print ProbeReply on the console and reset: the
+	// accelerator probe. Nothing else is read then.
+	Probe bool `json:"probe,omitempty"`
+
+	Disks   []Disk  `json:"disks"`
+	Network Network `json:"network"`
+	// Env is set for every command, after the guest's own HOME, TERM and so on.
+	Env     []string `json:"env,omitempty"`
+	Workdir string   `json:"workdir,omitempty"`
+	User    string   `json:"user,omitempty"`
+	// KernelRelease names the folder of the modules disk: /lib/modules/<it>.
+	KernelRelease string `json:"kernel_release,omitempty"`
+	// Seed is random bytes for the guest's entropy pool.
+	Seed []byte `json:"seed"`
+	// Token admits to BulkPort: 64 characters of lower-case hex.
+	Token string `json:"token"`
+}
+
+// ProbeReply is the line a probe guest prints before it resets.
+const ProbeReply = "banger-probe: userspace reached"
+
+// What a disk is for.
+const (
+	RoleRoot    = "root"    // ext4, read-only, shared: the lower layer
+	RoleSystem  = "system"  // ext4: upper layer and work folder of the root overlay
+	RoleWork    = "work"    // ext4: its folder "root" becomes /root
+	RoleModules = "modules" // ext4, read-only, shared: the kernel's modules
+)
+
+// Disk is one block device of the guest.
+type Disk struct {
+	Role string `json:"role"`
+	// Serial is the device's serial number; Index its place among the virtio
+	// disks, used where no device has the serial.
+	Serial string `json:"serial"`
+	Index  int    `json:"index"`
+}
+
+// Network is how eth0 is set up. Mode none means loopback only.
+type Network struct {
+	Mode    string   `json:"mode"`    // user or none
+	Address string   `json:"address"` // CIDR, e.g. 192.168.127.2/24
+	Gateway string   `json:"gateway"`
+	DNS     []string `json:"dns"`
+	MTU     int      `json:"mtu"`
+}
+
+// Health is the agent's first answer.
+type Health struct {
+	Protocol int    `json:"protocol"`
+	Build    string `json:"build"`
+	BootID   string `json:"boot_id"`
+	UptimeMS int64  `json:"uptime_ms"`
+	// Warnings are parts of the boot that failed without stopping it.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Shutdown asks for an orderly power-off. Processes get TERM, after GraceMS
+// KILL; then the file systems are flushed and unmounted.
+type Shutdown struct {
+	GraceMS int64 `json:"grace_ms"`
+}
+
+// ShutdownReply says what it took.
+type ShutdownReply struct {
+	Killed   int      `json:"killed"` // processes that did not heed TERM
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Time is the host's clock.
+type Time struct {
+	UnixNano int64 `json:"unix_nano"`
+}
+
+// Grow names the disk, RoleSystem or RoleWork, whose file system is to fill it.
+type Grow struct {
+	Role string `json:"role"`
+}
+
+// GrowReply is the size of the file system in bytes after growing.
+type GrowReply struct {
+	Bytes int64 `json:"bytes"`
+}
+
+// Stats is the guest's view of itself.
+type Stats struct {
+	MemoryTotalBytes     int64 `json:"memory_total_bytes"`
+	MemoryAvailableBytes int64 `json:"memory_available_bytes"`
+	AgentRSSBytes        int64 `json:"agent_rss_bytes"`
+	Processes            int   `json:"processes"`
+}

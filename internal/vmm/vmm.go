@@ -1,0 +1,123 @@
+package vmm
+
+import (
+	"context"
+	"io"
+	"net"
+	"time"
+)
+
+// Accelerator is what runs the guest's instructions.
+type Accelerator string
+
+// The accelerators.
+const (
+	KVM Accelerator = "kvm"
+	TCG Accelerator = "tcg"
+)
+
+// Spec is one machine to start. All paths are absolute.
+type Spec struct {
+	ID          string      `json:"id"`
+	Name        string      `json:"name"`
+	VCPUs       int         `json:"vcpus"`
+	MemoryBytes int64       `json:"memory_bytes"`
+	Accelerator Accelerator `json:"accelerator"`
+	Kernel      string      `json:"kernel"` // uncompressed vmlinux
+	Initrd      string      `json:"initrd"`
+	// Cmdline is what the caller adds to the driver's own kernel parameters.
+	Cmdline []string `json:"cmdline,omitempty"`
+	Disks   []Disk   `json:"disks"`
+	// Network is nil for a machine with no network device.
+	Network *NIC `json:"network,omitempty"`
+	// RunDir holds the driver's sockets; it exists and is private.
+	RunDir string `json:"run_dir"`
+	// LogFile receives what the VMM itself says (not the console).
+	LogFile string `json:"log_file"`
+}
+
+// Disk is one block device, in the order the guest shall see it.
+type Disk struct {
+	Path     string `json:"path"`
+	Serial   string `json:"serial"` // at most 20 bytes
+	ReadOnly bool   `json:"read_only"`
+}
+
+// NIC is one network device whose frames go over a Unix stream socket that the
+// caller listens on: each frame behind its length as uint32 big endian.
+type NIC struct {
+	Socket string `json:"socket"`
+	MAC    string `json:"mac"`
+	MTU    int    `json:"mtu"`
+}
+
+// Capabilities say what a driver can do; ask them, never the driver's name.
+type Capabilities struct {
+	Pause       bool
+	PowerButton bool
+	Snapshot    bool
+}
+
+// Version of a VMM's program.
+type Version struct {
+	Program string // path of the program
+	Text    string // e.g. 7.2.22
+}
+
+// Driver starts machines. It may be used from several goroutines.
+type Driver interface {
+	// Name is the driver's name in configuration and replies: qemu, fake.
+	Name() string
+	Capabilities() Capabilities
+	// Check finds the VMM's program and its version. An error is of kind
+	// unavailable (missing) or unsupported (too old) and has a hint.
+	Check(ctx context.Context) (Version, error)
+	// Start launches the VMM bound to this process: when this process dies, by
+	// whatever cause, the VMM is killed. It returns once the VMM's process runs
+	// and its control channel answers; the guest boots on. The guest's console
+	// is copied to console until the end; a slow console loses output rather than
+	// stop the guest. ctx bounds Start only. On an error nothing is left running.
+	Start(ctx context.Context, spec Spec, console io.Writer) (Machine, error)
+}
+
+// Machine is one started VMM. Methods may be called from several goroutines,
+// and after the end they return an error of kind bad-state.
+type Machine interface {
+	// PID of the VMM's process.
+	PID() int
+	// DialGuest opens one stream to the guest's agent. It waits, as long as ctx
+	// allows, for a guest that is not up yet. The caller closes the stream.
+	DialGuest(ctx context.Context) (net.Conn, error)
+	// PowerButton asks the guest to power off (ctrl-alt-del).
+	PowerButton(ctx context.Context) error
+	// Pause stops the guest's processors, Resume lets them go on. Both succeed
+	// when there is nothing to do.
+	Pause(ctx context.Context) error
+	Resume(ctx context.Context) error
+	// Kill ends the VMM's process at once; Done follows.
+	Kill() error
+	// Done is closed when the VMM's process is gone and all its console output
+	// was copied.
+	Done() <-chan struct{}
+	// Exit says how it ended; valid once Done is closed.
+	Exit() Exit
+}
+
+// Reason is why a machine ended.
+type Reason string
+
+// The reasons.
+const (
+	ReasonPowerOff Reason = "power-off" // the guest powered itself off
+	ReasonReset    Reason = "reset"     // the guest asked for a reboot; we end instead
+	ReasonPanic    Reason = "panic"     // the guest's kernel panicked
+	ReasonKilled   Reason = "killed"    // by Kill
+	ReasonCrashed  Reason = "crashed"   // the VMM ended on its own
+)
+
+// Exit is the end of a machine.
+type Exit struct {
+	Reason Reason    `json:"reason"`
+	Detail string    `json:"detail,omitempty"` // the panic's text, the signal, the VMM's last words
+	At     time.Time `json:"at"`
+}
