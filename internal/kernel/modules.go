@@ -1,0 +1,224 @@
+package kernel
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/therootcompany/xz"
+
+	"github.com/bangervm/banger/internal/ext4"
+	"github.com/bangervm/banger/internal/initramfs"
+)
+
+// maxModule bounds one module, in bytes, uncompressed: it is the only thing
+// that is held in memory whole, one at a time.
+const maxModule = 64 << 20
+
+// module is one module of the tree.
+type module struct {
+	path string // below lib/modules/<release>
+	info modinfo
+	off  int64 // in the spool, uncompressed
+	size int64
+}
+
+// moduleSet is the tree of modules, as far as it was read.
+type moduleSet struct {
+	release string
+	list    []module
+	byName  map[string]int
+	builtin map[string]bool
+	extra   graph // of a modules.dep that came with the tree
+	spool   *os.File
+	end     int64
+}
+
+// newSpool opens the file that holds all modules until it is known which are
+// needed. It has no name any more, so nothing has to remove it.
+func newSpool(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "spool-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// ours are the indexes we write ourselves; what came with the tree makes way.
+var ours = [...]string{
+	"modules.dep", "modules.dep.bin", "modules.alias", "modules.alias.bin", "modules.softdep",
+	"modules.symbols", "modules.symbols.bin", "modules.builtin.bin", "modules.builtin.alias.bin", "modules.devname",
+}
+
+// add takes one member of lib/modules; name is <release>/… and below.
+func (s *moduleSet) add(h *tar.Header, name string, r io.Reader, tw *tar.Writer) error {
+	release, below, _ := strings.Cut(name, "/")
+	if release == "" {
+		return nil
+	}
+	if s.release == "" {
+		s.release = release
+	}
+	if release != s.release {
+		return fmt.Errorf("modules of two kernels, %.64s and %.64s", s.release, release)
+	}
+	switch h.Typeflag {
+	case tar.TypeDir, tar.TypeSymlink:
+		return tw.WriteHeader(ext4.Member(h, name, ""))
+	case tar.TypeReg:
+	default:
+		return fmt.Errorf("member %.80q is neither a file, a folder nor a link", name)
+	}
+	for _, o := range ours {
+		if below != o {
+			continue
+		}
+		if o != "modules.dep" {
+			return nil
+		}
+		var err error
+		s.extra, _, err = parseDep(io.LimitReader(r, maxModule))
+		return err
+	}
+	if err := tw.WriteHeader(ext4.Member(h, name, "")); err != nil {
+		return err
+	}
+	if strings.Contains(path.Base(below), ".ko") {
+		return s.addModule(h, below, r, tw)
+	}
+	if below == "modules.builtin" {
+		var keep bytes.Buffer
+		if _, err := io.Copy(io.MultiWriter(tw, &capped{w: &keep, left: maxModule}), r); err != nil {
+			return err
+		}
+		var err error
+		s.builtin, err = parseBuiltin(&keep)
+		return err
+	}
+	_, err := io.Copy(tw, r)
+	return err
+}
+
+func (s *moduleSet) addModule(h *tar.Header, below string, r io.Reader, tw *tar.Writer) error {
+	if h.Size > maxModule {
+		return fmt.Errorf("module %.80q has %d bytes", below, h.Size)
+	}
+	stored := make([]byte, h.Size)
+	if _, err := io.ReadFull(r, stored); err != nil {
+		return err
+	}
+	if _, err := tw.Write(stored); err != nil {
+		return err
+	}
+	plain, err := uncompressed(below, stored)
+	if err != nil {
+		return fmt.Errorf("module %.80q: %w", below, err)
+	}
+	info, err := readModinfo(plain)
+	if err != nil {
+		return fmt.Errorf("module %.80q: %w", below, err)
+	}
+	name := moduleName(below)
+	if name == "" {
+		return fmt.Errorf("module %.80q has no name", below)
+	}
+	if _, err := s.spool.WriteAt(plain, s.end); err != nil {
+		return err
+	}
+	if s.byName == nil {
+		s.byName = map[string]int{}
+	}
+	s.byName[name] = len(s.list)
+	info.name = name
+	s.list = append(s.list, module{path: below, info: info, off: s.end, size: int64(len(plain))})
+	s.end += int64(len(plain))
+	return nil
+}
+
+// uncompressed gives the module's ELF file, by the suffix of its name.
+func uncompressed(name string, b []byte) ([]byte, error) {
+	var r io.Reader
+	switch path.Ext(name) {
+	case ".ko":
+		return b, nil
+	case ".xz":
+		z, err := xz.NewReader(bytes.NewReader(b), maxModule)
+		if err != nil {
+			return nil, err
+		}
+		r = z
+	case ".zst":
+		z, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxModule))
+		if err != nil {
+			return nil, err
+		}
+		defer z.Close()
+		r = z
+	case ".gz":
+		z, err := gzip.NewReader(bytes.NewReader(b))
+		if err != nil {
+			return nil, err
+		}
+		r = z
+	default:
+		return nil, fmt.Errorf("compressed in an unknown way")
+	}
+	var out bytes.Buffer
+	if _, err := io.Copy(&capped{w: &out, left: maxModule}, r); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// capped fails when more than left bytes are written.
+type capped struct {
+	w    io.Writer
+	left int64
+}
+
+func (c *capped) Write(p []byte) (int, error) {
+	if int64(len(p)) > c.left {
+		return 0, fmt.Errorf("larger than %d bytes", int64(maxModule))
+	}
+	c.left -= int64(len(p))
+	return c.w.Write(p)
+}
+
+// graph is who needs whom: what the modules say, and what a modules.dep that
+// came with them says.
+func (s *moduleSet) graph() graph {
+	g := graph{}
+	maps.Copy(g, s.extra)
+	for _, m := range s.list {
+		if len(g[m.info.name]) == 0 {
+			g[m.info.name] = m.info.depends
+		}
+	}
+	for name := range g {
+		if _, ok := s.byName[name]; !ok {
+			delete(g, name) // named, but not there
+		}
+	}
+	return g
+}
+
+// open gives a module as a part of the initramfs.
+func (s *moduleSet) open(name string) (initramfs.Module, error) {
+	i, ok := s.byName[name]
+	if !ok {
+		return initramfs.Module{}, fmt.Errorf("no module %s", name)
+	}
+	m := s.list[i]
+	return initramfs.Module{Name: m.info.name + ".ko", Size: m.size, Data: io.NewSectionReader(s.spool, m.off, m.size)}, nil
+}
