@@ -1,0 +1,35 @@
+package daemon
+
+import "net/http"
+
+func (s *server) listKernels(w http.ResponseWriter, r *http.Request) error {
+	kernels, err := s.kernels.List(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list(kernels))
+}
+
+func (s *server) showKernel(w http.ResponseWriter, r *http.Request) error {
+	kernel, err := s.kernels.Show(r.Context(), r.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, kernel)
+}
+
+func (s *server) pullKernel(w http.ResponseWriter, r *http.Request) error {
+	req, err := decodePull(w, r, "kernel")
+	if err != nil {
+		return err
+	}
+	return writeOperation(w)(s.kernels.Pull(r.Context(), req))
+}
+
+func (s *server) kernelCatalog(w http.ResponseWriter, r *http.Request) error {
+	entries, err := s.kernels.Catalog(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list(entries))
+}
