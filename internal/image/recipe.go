@@ -1,0 +1,53 @@
+package image
+
+import (
+	"github.com/bangervm/banger/api"
+)
+
+// Recipe is an image as a set of Debian packages.
+type Recipe struct {
+	Suite    string
+	Variant  string
+	Packages []string
+	Config   api.ImageConfig
+	// Files are written into the image, over what packages bring.
+	Files []File
+}
+
+// File is a small text file of an image, owned by root, mode 0644.
+type File struct {
+	Path string // relative, e.g. etc/hosts
+	Text string
+}
+
+// bookworm is what a developer expects on first login.
+func bookworm() Recipe {
+	return Recipe{
+		Suite:   "bookworm",
+		Variant: "minbase",
+		Packages: []string{
+			"bash", "coreutils", "apt", "debian-archive-keyring", "git", "curl", "ca-certificates", "iproute2", "iputils-ping", "netbase",
+			"procps", "kmod", "less", "vim-tiny", "sudo", "openssh-client", "rsync", "make", "python3",
+		},
+		Config: api.ImageConfig{Env: []string{"LANG=C.UTF-8"}},
+		Files: []File{
+			{"etc/default/locale", "LANG=C.UTF-8\n"},
+			{"etc/hostname", "banger\n"},
+			{"etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"},
+			{"etc/resolv.conf", "# written at each start\n"},
+			{"etc/machine-id", ""},
+		},
+	}
+}
+
+// leftovers are what building leaves in the tree and a guest must not have: the
+// mirrors, proxies and settings of the host that built it.
+var leftovers = [...]string{
+	"etc/apt/sources.list",
+	"etc/apt/apt.conf.d/99mmdebstrap",
+	"etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+	"etc/apt/apt.conf.d/00mmdebstrap",
+	"var/lib/dbus/machine-id",
+	"var/cache/apt/pkgcache.bin",
+	"var/cache/apt/srcpkgcache.bin",
+}
