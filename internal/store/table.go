@@ -1,0 +1,255 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bangervm/banger/api"
+)
+
+// table is how records of one type are kept: JSON, beside the columns that are
+// looked up or must be unique.
+type table[T any] struct {
+	name string // in the schema
+	noun string // for people
+	show string // command that shows one, for hints
+	// requests says that the table has the column request_id.
+	requests bool
+	// nameless says that it lacks the column name.
+	nameless bool
+	keys     func(*T) keys
+}
+
+// keys are the columns of a record; an empty name or request id is stored as
+// null, and so is never taken.
+type keys struct {
+	id, name, requestID string
+	created             time.Time
+}
+
+func (t table[T]) nameColumn() string {
+	if t.nameless {
+		return "''"
+	}
+	return "coalesce(name,'')"
+}
+
+func null(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+func (t table[T]) insert(ctx context.Context, d *DB, rec T) error {
+	k := t.keys(&rec)
+	if k.id == "" {
+		return api.Errorf(api.KindInternal, "cannot store %s %q: it has no id", t.noun, k.name)
+	}
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return api.Errorf(api.KindInternal, "cannot store %s %q: %w", t.noun, k.name, err)
+	}
+	err = d.update(ctx, durable, func(ctx context.Context, tx *sql.Tx) error {
+		if err := t.free(ctx, tx, k, ""); err != nil {
+			return err
+		}
+		q := "INSERT INTO " + t.name + " (id,name,created_at,record) VALUES (?,?,?,?)"
+		args := []any{k.id, null(k.name), stamp(k.created), data2text(data)}
+		if t.requests {
+			q = "INSERT INTO " + t.name + " (id,name,created_at,record,request_id) VALUES (?,?,?,?,?)"
+			args = append(args, null(k.requestID))
+		}
+		_, err := tx.ExecContext(ctx, q, args...)
+		return err
+	})
+	if err != nil {
+		return d.fail(err, "store %s %q", t.noun, k.name)
+	}
+	return nil
+}
+
+// free checks that no other record than self has the name or the id, and that
+// no name is another's id: a reference must never mean two things.
+func (t table[T]) free(ctx context.Context, tx *sql.Tx, k keys, self string) error {
+	rows, err := tx.QueryContext(ctx,
+		"SELECT id, coalesce(name,'') FROM "+t.name+" WHERE id<>?3 AND (id IN (?1,?2) OR name IN (?1,?2))", k.id, k.name, self)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var id, name string
+		if err := rows.Scan(&id, &name); err != nil {
+			return err
+		}
+		switch {
+		case k.name != "" && name == k.name:
+			return api.Errorf(api.KindExists, "cannot name %s %q: the name is taken by %s", t.noun, k.name, id).WithHint("%s %s", t.show, id)
+		case id == k.id:
+			return api.Errorf(api.KindExists, "cannot store %s %q: the id %s is taken", t.noun, k.name, k.id).WithHint("%s %s", t.show, id)
+		case id == k.name:
+			return api.Errorf(api.KindExists, "cannot name %s %q: that is the id of another", t.noun, k.name).WithHint("%s %s", t.show, id)
+		default:
+			return api.Errorf(api.KindExists, "cannot store %s %q: its id %s is the name of another", t.noun, k.name, k.id).WithHint("%s %s", t.show, id)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if !t.requests || k.requestID == "" {
+		return nil
+	}
+	var other string
+	err = tx.QueryRowContext(ctx, "SELECT id FROM "+t.name+" WHERE request_id=? AND id<>?", k.requestID, self).Scan(&other)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return api.Errorf(api.KindExists, "cannot store %s %q: request id %q made %s already", t.noun, k.name, k.requestID, other).WithHint("%s %s", t.show, other)
+}
+
+// change reads the record, lets f change it, and writes it back, as one. When f
+// fails, or changes nothing, nothing is written.
+func (t table[T]) change(ctx context.Context, d *DB, id string, f func(*T) error) (T, error) {
+	var rec, none T
+	err := d.update(ctx, durable, func(ctx context.Context, tx *sql.Tx) error {
+		var before string
+		err := tx.QueryRowContext(ctx, "SELECT record FROM "+t.name+" WHERE id=?", id).Scan(&before)
+		if errors.Is(err, sql.ErrNoRows) {
+			return t.notFound("id", id)
+		}
+		if err != nil {
+			return err
+		}
+		if err := t.decode(id, before, &rec); err != nil {
+			return err
+		}
+		if err := f(&rec); err != nil {
+			return refusal{err}
+		}
+		k := t.keys(&rec)
+		if k.id != id {
+			return fmt.Errorf("its id became %q", k.id)
+		}
+		after, err := json.Marshal(rec)
+		if err != nil {
+			return err
+		}
+		if string(after) == before {
+			return nil
+		}
+		if err := t.free(ctx, tx, k, id); err != nil {
+			return err
+		}
+		q := "UPDATE " + t.name + " SET name=?, created_at=?, record=? WHERE id=?"
+		args := []any{null(k.name), stamp(k.created), data2text(after), id}
+		if t.requests {
+			q = "UPDATE " + t.name + " SET name=?, created_at=?, record=?, request_id=? WHERE id=?"
+			args = []any{null(k.name), stamp(k.created), data2text(after), null(k.requestID), id}
+		}
+		_, err = tx.ExecContext(ctx, q, args...)
+		return err
+	})
+	var own refusal
+	if errors.As(err, &own) {
+		return none, own.error
+	}
+	if err != nil {
+		return none, d.fail(err, "change %s %s", t.noun, id)
+	}
+	return rec, nil
+}
+
+// refusal carries the error of a caller's function out of a transaction as it is.
+type refusal struct{ error }
+
+// by looks one record up; column is id, name or request_id.
+func (t table[T]) by(ctx context.Context, d *DB, column, value string) (T, error) {
+	var rec, none T
+	var id, data string
+	err := d.read.QueryRowContext(ctx, "SELECT id, record FROM "+t.name+" WHERE "+column+"=?", value).Scan(&id, &data)
+	if errors.Is(err, sql.ErrNoRows) {
+		return none, t.notFound(column, value)
+	}
+	if err == nil {
+		err = t.decode(id, data, &rec)
+	}
+	if err != nil {
+		return none, d.fail(err, "read %s %s", t.noun, value)
+	}
+	return rec, nil
+}
+
+// all lists the records in the order they were made. One that cannot be read
+// is handed to broken, which may give a record to stand in for it.
+func (t table[T]) all(ctx context.Context, d *DB, broken func(id, name string, err *api.Error) (T, bool)) ([]T, error) {
+	rows, err := d.read.QueryContext(ctx, "SELECT id, "+t.nameColumn()+", record FROM "+t.name+" ORDER BY created_at, id")
+	if err != nil {
+		return nil, d.fail(err, "list the %ss", t.noun)
+	}
+	defer func() { _ = rows.Close() }()
+	list := []T{}
+	for rows.Next() {
+		var id, name, data string
+		if err := rows.Scan(&id, &name, &data); err != nil {
+			return nil, d.fail(err, "list the %ss", t.noun)
+		}
+		var rec T
+		if err := t.decode(id, data, &rec); err != nil {
+			stand, ok := broken(id, name, api.AsError(err))
+			if !ok {
+				continue
+			}
+			rec = stand
+		}
+		list = append(list, rec)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, d.fail(err, "list the %ss", t.noun)
+	}
+	return list, nil
+}
+
+// remove deletes a record; one that is not there is of kind not-found.
+func (t table[T]) remove(ctx context.Context, d *DB, id string) error {
+	err := d.update(ctx, durable, func(ctx context.Context, tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, "DELETE FROM "+t.name+" WHERE id=?", id)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err == nil && n == 0 {
+			return t.notFound("id", id)
+		}
+		return nil
+	})
+	if err != nil {
+		return d.fail(err, "delete %s %s", t.noun, id)
+	}
+	return nil
+}
+
+func (t table[T]) decode(id, data string, rec *T) error {
+	err := json.Unmarshal([]byte(data), rec)
+	if err == nil && t.keys(rec).id != id {
+		err = fmt.Errorf("it says its id is %q", t.keys(rec).id)
+	}
+	if err != nil {
+		return api.Errorf(api.KindInternal, "cannot read the record of %s %s: %w", t.noun, id, err).WithHint("banger doctor")
+	}
+	return nil
+}
+
+func (t table[T]) notFound(column, value string) *api.Error {
+	what := map[string]string{"id": "id", "name": "name", "request_id": "request id"}[column]
+	return api.Errorf(api.KindNotFound, "cannot find %s %q: no %s has this %s", t.noun, value, t.noun, what)
+}
+
+// data2text makes the driver store JSON as text, which STRICT tables insist on.
+func data2text(b []byte) string { return string(b) }
