@@ -280,29 +280,32 @@ func (r *Registry) Wait(ctx context.Context, id string) (api.Operation, error) {
 
 // Watch tells of an operation's changes: how it is now comes first, its final
 // state last; then the channel is closed. A slow reader misses some in between.
-// The channel is also closed when ctx ends or the registry is closed.
-func (r *Registry) Watch(ctx context.Context, id string) (<-chan api.Operation, error) {
+// The channel is also closed when ctx ends or the registry is closed, and at
+// once when there is no such operation, which Get tells from the rest.
+func (r *Registry) Watch(ctx context.Context, id string) <-chan api.Operation {
 	if op := r.liveOp(id); op != nil {
-		return op.watch(ctx), nil
-	}
-	o, err := r.Get(ctx, id)
-	if err != nil {
-		return nil, err
+		return op.watch(ctx)
 	}
 	c := make(chan api.Operation, 1)
-	c <- o
+	if o, err := r.Get(ctx, id); err == nil {
+		c <- o
+	}
 	close(c)
-	return c, nil
+	return c
 }
 
-// Cancel asks a running operation to stop; it is then undone, which Wait waits
-// for. One that has ended is left as it is.
-func (r *Registry) Cancel(ctx context.Context, id string) (api.Operation, error) {
-	if op := r.liveOp(id); op != nil {
+// Cancel asks a running operation to stop; it is then undone, and Wait waits for
+// that. It is of kind bad-state when the operation has ended already.
+func (r *Registry) Cancel(id string) error {
+	if op := r.liveOp(id); op != nil && op.Snapshot().FinishedAt == nil {
 		op.Cancel()
-		return op.Snapshot(), nil
+		return nil
 	}
-	return r.Get(ctx, id)
+	o, err := r.Get(context.Background(), id)
+	if err != nil {
+		return err
+	}
+	return api.Errorf(api.KindBadState, "cannot cancel operation %s: it has ended: %s", id, o.Status).WithHint("banger operation show %s", id)
 }
 
 // Prune forgets all finished operations and gives what it forgot. One that
