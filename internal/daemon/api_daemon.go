@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/version"
 )
 
 func (s *server) version(w http.ResponseWriter, _ *http.Request) error {
@@ -30,13 +31,7 @@ func (s *server) account(r *http.Request) api.Daemon {
 	if vms, err := s.vms.List(r.Context(), nil); err == nil {
 		d.VMs = len(vms)
 	}
-	if ops, err := s.operations.List(r.Context()); err == nil {
-		for _, op := range ops {
-			if op.Status == api.OperationRunning {
-				d.Operations++
-			}
-		}
-	}
+	d.Operations = s.operations.Running()
 	return d
 }
 
@@ -47,7 +42,7 @@ func (s *server) stopDaemon(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) checkHost(w http.ResponseWriter, r *http.Request) error {
-	return writeJSON(w, http.StatusOK, list(s.doctor(r.Context())))
+	return writeJSON(w, http.StatusOK, list(s.doctor(r.Context(), r.Header.Get(version.HeaderBuild))))
 }
 
 func (s *server) configValues(w http.ResponseWriter, _ *http.Request) error {

@@ -161,6 +161,7 @@ func (f fakeOperations) Watch(ctx context.Context, id string) (<-chan api.Operat
 	}()
 	return c, nil
 }
+func (f fakeOperations) Running() int                                   { return 1 }
 func (f fakeOperations) Prune(context.Context) ([]api.Operation, error) { return nil, nil }
 
 // memoryEvents is an event store in memory.
@@ -242,6 +243,6 @@ func newClosedRig(t testing.TB) *rig {
 func (r *rig) fakes() services {
 	return services{
 		vms: r.vms, images: fakeImages{}, kernels: fakeKernels{}, operations: fakeOperations{r.end}, events: r.bus,
-		doctor: func(context.Context) []api.Check { return nil },
+		doctor: func(context.Context, string) []api.Check { return nil },
 	}
 }

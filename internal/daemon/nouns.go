@@ -60,6 +60,8 @@ type operationService interface {
 	// closes the channel; also when ctx ends.
 	Watch(ctx context.Context, id string) (<-chan api.Operation, error)
 	Prune(ctx context.Context) ([]api.Operation, error)
+	// Running counts those under way, without a look at the disk.
+	Running() int
 }
 
 type eventService interface {

@@ -34,7 +34,8 @@ type services struct {
 	kernels    kernelService
 	operations operationService
 	events     eventService
-	doctor     func(context.Context) []api.Check
+	// doctor checks the host for a client of the build, which may be empty.
+	doctor func(ctx context.Context, clientBuild string) []api.Check
 }
 
 // server is the HTTP door: the routes and what they need.

@@ -167,7 +167,13 @@ func (s *stream) Send(ctx context.Context, c api.Channel, payload []byte) error 
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
 	s.buf = append(append(s.buf[:0], byte(c)), payload...)
-	return s.conn.Write(ctx, websocket.MessageBinary, s.buf)
+	if err := s.conn.Write(ctx, websocket.MessageBinary, s.buf); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return api.Errorf(api.KindCancelled, "cannot send to the client: it is gone: %w", err)
+	}
+	return nil
 }
 
 // sendExit tells the client how it ended when banger itself failed.
