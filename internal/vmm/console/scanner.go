@@ -1,0 +1,65 @@
+package console
+
+import (
+	"bytes"
+	"strings"
+	"sync"
+)
+
+// maxLine is how much of a line is looked at.
+const maxLine = 512
+
+const panicMark = "Kernel panic - not syncing: "
+
+// Scanner looks for a kernel panic in the console output written to it. The
+// guest can print what it likes, so what is found is what the guest says. The
+// zero value is ready; it is safe for concurrent use.
+type Scanner struct {
+	mu    sync.Mutex
+	line  []byte // of the line under way, maxLine at most
+	found string
+	ended bool // the line with the panic is complete
+}
+
+// Write takes the next output. It never fails.
+func (s *Scanner) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(p)
+	for len(p) > 0 && !s.ended {
+		part, rest, newline := bytes.Cut(p, []byte{'\n'})
+		p = rest
+		if room := maxLine - len(s.line); room > 0 {
+			s.line = append(s.line, part[:min(room, len(part))]...)
+		}
+		if _, text, ok := bytes.Cut(s.line, []byte(panicMark)); ok {
+			s.found = clean(text)
+			s.ended = newline
+		}
+		if newline {
+			s.line = s.line[:0]
+		}
+	}
+	return n, nil
+}
+
+// Panic is the text of the first panic seen, and whether there was one.
+func (s *Scanner) Panic() (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.found, s.found != ""
+}
+
+// clean makes the guest's text fit to be shown: printable ASCII, one line.
+func clean(text []byte) string {
+	t := strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, string(text))
+	if t = strings.TrimSpace(t); t == "" {
+		return "no text"
+	}
+	return t
+}

@@ -1,0 +1,138 @@
+package qemu
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/guestapi"
+	"github.com/bangervm/banger/internal/vmm"
+)
+
+// The descriptors QEMU inherits beside its stdio.
+const (
+	fdQMP     = 3 // connected: the machine protocol
+	fdConsole = 4 // connected: the guest's serial port
+	fdLink    = 5 // listening: the guest link
+)
+
+// transports is how many virtio devices the microvm machine has places for.
+const transports = 8
+
+// arguments is QEMU's command line for the machine.
+func arguments(spec vmm.Spec, khz int64) ([]string, error) {
+	if err := validate(spec); err != nil {
+		return nil, err
+	}
+	accel, cpu := "kvm", "host"
+	if spec.Accelerator == vmm.TCG {
+		accel, cpu = "tcg,thread=multi,tb-size=64", "max"
+	}
+	args := []string{
+		"-name", "guest=banger-" + spec.ID,
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		// ACPI describes the virtio devices to the kernel; without the timers
+		// and the interrupt controller a stock kernel does not get far, without
+		// the clock it starts in 1970.
+		"-machine", "microvm,acpi=on,pit=on,rtc=on,pic=on,isa-serial=on,auto-kernel-cmdline=off,x-option-roms=off,mem-merge=off,dump-guest-core=off",
+		"-accel", accel,
+		"-cpu", cpu,
+		"-smp", strconv.Itoa(spec.VCPUs),
+		"-m", fmt.Sprintf("size=%dk", spec.MemoryBytes>>10),
+		"-kernel", spec.Kernel,
+		"-append", strings.Join(append(kernelParameters(spec.Accelerator, khz), spec.Cmdline...), " "),
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", fdQMP),
+		"-mon", "chardev=qmp,mode=control",
+		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", fdConsole),
+		"-serial", "chardev:console",
+		"-device", "i8042", // the keyboard controller: ctrl-alt-del
+	}
+	if spec.Initrd != "" {
+		args = append(args, "-initrd", spec.Initrd)
+	}
+
+	// The kernel finds the devices in the order of their buses.
+	bus := 0
+	device := func(v map[string]any) {
+		v["bus"] = fmt.Sprintf("virtio-mmio-bus.%d", bus)
+		bus++
+		args = append(args, "-device", jsonArg(v))
+	}
+	for i, d := range spec.Disks {
+		id := fmt.Sprintf("disk%d", i)
+		args = append(args, "-blockdev", jsonArg(map[string]any{
+			"driver": "raw", "node-name": id, "read-only": d.ReadOnly, "discard": "unmap",
+			"file": map[string]any{"driver": "file", "filename": d.Path, "aio": "threads", "discard": "unmap"},
+		}))
+		// A full host disk stops the guest, and no write of its is lost; other
+		// errors are the guest's to handle.
+		v := map[string]any{"driver": "virtio-blk-device", "drive": id, "serial": d.Serial}
+		if !d.ReadOnly {
+			v["werror"], v["rerror"] = "enospc", "report"
+		}
+		device(v)
+	}
+	args = append(args, "-chardev", fmt.Sprintf("socket,id=link,fd=%d,server=on,wait=off", fdLink))
+	device(map[string]any{"driver": "virtio-serial-device", "id": "serial", "max_ports": 2})
+	args = append(args, "-device", jsonArg(map[string]any{
+		"driver": "virtserialport", "chardev": "link", "name": guestapi.PortName, "bus": "serial.0", "nr": 1,
+	}))
+	if n := spec.Network; n != nil {
+		args = append(args, "-netdev", jsonArg(map[string]any{
+			"type": "stream", "id": "net", "server": false, "addr": map[string]any{"type": "unix", "path": n.Socket},
+		}))
+		v := map[string]any{"driver": "virtio-net-device", "netdev": "net", "mac": n.MAC}
+		if n.MTU > 0 {
+			v["host_mtu"] = n.MTU
+		}
+		device(v)
+	}
+	return args, nil
+}
+
+// jsonArg is an argument in QEMU's JSON form, in which no character of a path
+// has a meaning.
+func jsonArg(v map[string]any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // strings, numbers and maps of them always encode
+	}
+	return string(b)
+}
+
+// validate refuses what QEMU would misread or not understand.
+func validate(spec vmm.Spec) error {
+	invalid := func(format string, args ...any) error {
+		return api.Errorf(api.KindInvalid, "cannot start machine %q: "+format, append([]any{spec.ID}, args...)...)
+	}
+	switch {
+	case spec.ID == "" || strings.ContainsAny(spec.ID, ",/ \n"):
+		return invalid("its id is empty or has characters an id does not have")
+	case spec.VCPUs < 1 || spec.VCPUs > 255:
+		return invalid("%d processors are not between 1 and 255", spec.VCPUs)
+	case spec.MemoryBytes < 64<<20:
+		return invalid("%d bytes of memory are less than 64 MiB", spec.MemoryBytes)
+	case spec.Accelerator != vmm.KVM && spec.Accelerator != vmm.TCG:
+		return invalid("accelerator %q is neither kvm nor tcg", spec.Accelerator)
+	case spec.Kernel == "":
+		return invalid("no kernel given")
+	case spec.RunDir == "":
+		return invalid("no folder for sockets given")
+	}
+	devices := len(spec.Disks) + 1
+	if spec.Network != nil {
+		devices++
+	}
+	if devices > transports {
+		return invalid("%d devices are more than the %d this machine has places for", devices, transports)
+	}
+	for _, d := range spec.Disks {
+		if len(d.Serial) > 20 {
+			return invalid("disk serial %q is longer than 20 bytes", d.Serial)
+		}
+	}
+	return nil
+}

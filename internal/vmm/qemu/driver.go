@@ -1,0 +1,82 @@
+package qemu
+
+import (
+	"log/slog"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+
+	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/vmm"
+)
+
+// program is what is looked for in PATH. Debian's slimmer
+// qemu-system-x86_64-microvm has neither emulation nor sandbox.
+const program = "qemu-system-x86_64"
+
+const installHint = "sudo apt-get install qemu-system-x86"
+
+// Options of the driver.
+type Options struct {
+	// Binary is the path of qemu-system-x86_64; empty means the one in PATH.
+	Binary string
+}
+
+// Driver starts machines with QEMU. New makes it.
+type Driver struct {
+	binary string
+	log    *slog.Logger
+	tsc    tscSample // taken early, so that a start need not wait
+
+	mu      sync.Mutex
+	checked fileID // the program that version is of
+	version vmm.Version
+}
+
+// New makes a driver. It looks at nothing yet.
+func New(o Options, log *slog.Logger) *Driver {
+	return &Driver{binary: o.Binary, log: log, tsc: sampleTSC()}
+}
+
+var _ vmm.Driver = (*Driver)(nil)
+
+// Name is qemu.
+func (d *Driver) Name() string { return "qemu" }
+
+// Capabilities of this driver.
+func (d *Driver) Capabilities() vmm.Capabilities {
+	return vmm.Capabilities{Pause: true, PowerButton: true}
+}
+
+// find gives the program's path.
+func (d *Driver) find() (string, error) {
+	name := d.binary
+	if name == "" {
+		name = program
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		e := api.Errorf(api.KindUnavailable, "cannot find QEMU: %w", err)
+		if d.binary != "" {
+			return "", e.WithHint("banger config show")
+		}
+		return "", e.WithHint(installHint)
+	}
+	return path, nil
+}
+
+// fileID tells one content of a program's file from another.
+type fileID struct {
+	path    string
+	size    int64
+	changed time.Time
+}
+
+func identify(path string) (fileID, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return fileID{}, err
+	}
+	return fileID{path, fi.Size(), fi.ModTime()}, nil
+}

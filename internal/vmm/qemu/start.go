@@ -1,0 +1,156 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/vmm"
+	"github.com/bangervm/banger/internal/vmm/console"
+	"github.com/bangervm/banger/internal/vmm/qemu/qmp"
+)
+
+// linkSocket is the name of the guest link's socket in the run folder; the same
+// as layout.VMDir.LinkSocket.
+const linkSocket = "link.sock"
+
+// Start launches QEMU; see vmm.Driver. Errors are of the kinds unavailable (no
+// QEMU, no memory), unsupported (QEMU too old), denied (no access to /dev/kvm),
+// busy (a disk is in use by another machine) and invalid (the spec).
+func (d *Driver) Start(ctx context.Context, spec vmm.Spec, out io.Writer) (vmm.Machine, error) {
+	path, err := d.find()
+	if err != nil {
+		return nil, err
+	}
+	var khz int64
+	if spec.Accelerator == vmm.TCG {
+		khz = tscKHz(d.tsc)
+	}
+	args, err := arguments(spec, khz)
+	if err != nil {
+		return nil, err
+	}
+	m, err := d.launch(ctx, path, args, spec, out)
+	if err != nil {
+		return nil, err
+	}
+	d.log.Debug("qemu started", "vm", spec.ID, "pid", m.PID(), "version", m.qmp.Version(), "tsc_khz", khz)
+	return m, nil
+}
+
+func (d *Driver) launch(ctx context.Context, path string, args []string, spec vmm.Spec, out io.Writer) (_ *Machine, err error) {
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for i := len(undo) - 1; i >= 0; i-- {
+				undo[i]()
+			}
+		}
+	}()
+	fail := func(err error) error {
+		return api.Errorf(api.KindInternal, "cannot start QEMU: %w", err)
+	}
+
+	control, controlFD, err := pair("qmp")
+	if err != nil {
+		return nil, fail(err)
+	}
+	defer controlFD.Close()
+	undo = append(undo, func() { control.Close() })
+	serial, serialFD, err := pair("console")
+	if err != nil {
+		return nil, fail(err)
+	}
+	defer serialFD.Close()
+	undo = append(undo, func() { serial.Close() })
+	link := filepath.Join(spec.RunDir, linkSocket)
+	linkFD, err := listen(link)
+	if err != nil {
+		return nil, fail(err)
+	}
+	defer linkFD.Close()
+	undo = append(undo, func() { os.Remove(link) })
+	words, err := newOutput(spec.LogFile)
+	if err != nil {
+		return nil, fail(err)
+	}
+	undo = append(undo, words.close)
+
+	p, err := startProcess(path, args, []*os.File{controlFD, serialFD, linkFD}, words)
+	if err != nil {
+		return nil, fail(err)
+	}
+	undo = append(undo, func() {
+		p.kill()
+		<-p.done
+	})
+
+	m := &Machine{
+		id: spec.ID, log: d.log, process: p, words: words, linkSocket: link,
+		done: make(chan struct{}), events: make(chan qmp.Event, 64),
+	}
+	// QEMU that ends at once, e.g. over a wrong argument, closes the connection.
+	controlFD.Close()
+	m.qmp, err = qmp.New(ctx, control, m.event)
+	if err != nil {
+		p.kill()
+		<-p.done
+		return nil, d.explain(ctx, spec, err, p, words)
+	}
+	m.mux = newLink(func(ctx context.Context) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "unix", link)
+	}, d.log)
+	copied := make(chan struct{})
+	go func() {
+		defer close(copied)
+		console.Copy(out, serial, &m.scan)
+	}()
+	go m.watch(copied, serial)
+	return m, nil
+}
+
+// explain says why QEMU did not come up. The process is gone.
+func (d *Driver) explain(ctx context.Context, spec vmm.Spec, cause error, p *process, words *output) error {
+	if ctx.Err() != nil {
+		kind := api.KindCancelled
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			kind = api.KindTimeout
+		}
+		return api.Errorf(kind, "cannot start QEMU: %w", ctx.Err())
+	}
+	said := words.last()
+	switch {
+	case strings.Contains(said, "Could not access KVM") && strings.Contains(said, "ermission denied"):
+		return api.Errorf(api.KindDenied, "cannot start QEMU: %s", said).WithHint("sudo usermod -aG kvm $USER")
+	case strings.Contains(said, "Failed to get") && strings.Contains(said, "lock"):
+		return api.Errorf(api.KindBusy, "cannot start QEMU: a disk is in use by another process: %s", said)
+	case strings.Contains(said, "Cannot allocate memory"):
+		return api.Errorf(api.KindUnavailable, "cannot start QEMU with %d MiB of memory: %s", spec.MemoryBytes>>20, said)
+	}
+	// An old QEMU stumbles over our arguments; say so rather than which.
+	check, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if _, err := d.Check(check); err != nil {
+		return err
+	}
+	if said == "" {
+		return api.Errorf(api.KindUnavailable, "cannot start QEMU: it ended (%v) with no word: %w", describe(p.err), cause)
+	}
+	return api.Errorf(api.KindUnavailable, "cannot start QEMU: %s", said)
+}
+
+// describe is how a process ended.
+func describe(err error) string {
+	if err == nil {
+		return "exit status 0"
+	}
+	return fmt.Sprint(err)
+}
