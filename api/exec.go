@@ -57,6 +57,13 @@ const (
 	ChannelProgress Channel = 8 // daemon to client; payload: JSON Operation
 )
 
+// MaxPayload is the largest payload of a message that carries stdin, stdout or
+// stderr, in bytes.
+const MaxPayload = 128 << 10
+
+// StdinWindow is how many bytes of stdin a client may send before credits come.
+const StdinWindow = 1 << 20
+
 // Resize is a new size of the client's terminal.
 type Resize struct {
 	Rows int `json:"rows"`

@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/client"
+	"github.com/bangervm/banger/internal/cli/ui"
+)
+
+func (a *app) kernel() *cobra.Command {
+	return parent(&cobra.Command{Use: "kernel", Short: "Kernels that machines boot"},
+		a.kernelList(), a.kernelShow(), a.kernelPull(), a.kernelCatalog())
+}
+
+func (a *app) kernelList() *cobra.Command {
+	cmd := &cobra.Command{Use: "list [flags]", Aliases: []string{"ls"}, Short: "List local kernels", Example: "  banger kernel list", Args: argCount(0, 0)}
+	a.outputFlags(cmd, true)
+	return a.leaf(cmd, func(ctx context.Context, _ []string) error {
+		c, err := a.connect()
+		if err != nil {
+			return err
+		}
+		kernels, err := c.Kernels(ctx)
+		if err != nil {
+			return err
+		}
+		return a.ui.Answer(kernels, func() error {
+			t := ui.NewTable("NAME", "VERSION", "ARCH", "SIZE", "CREATED", "USED BY", "DIGEST")
+			for _, k := range kernels {
+				if a.ui.Quiet {
+					if err := a.ui.Println(k.Name); err != nil {
+						return err
+					}
+					continue
+				}
+				t.Row(k.Name, k.Version, k.Arch, ui.Bytes(k.SizeBytes), ui.Ago(time.Now(), k.CreatedAt), count(len(k.UsedBy), "image"), shortDigest(k.Digest))
+			}
+			if a.ui.Quiet {
+				return nil
+			}
+			return a.ui.Table(t)
+		})
+	})
+}
+
+func (a *app) kernelShow() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "show KERNEL… [flags]", Aliases: []string{"inspect"}, Short: "Show kernels", Example: "  banger kernel show debian-bookworm-cloud",
+		Args: argCount(1, -1), ValidArgsFunction: a.complete(-1, kernelNames),
+	}
+	a.outputFlags(cmd, false)
+	return a.leaf(cmd, func(ctx context.Context, args []string) error {
+		c, err := a.connect()
+		if err != nil {
+			return err
+		}
+		return showAll(a, args, func(ref string) (api.Kernel, error) { return c.Kernel(ctx, ref) }, func(k api.Kernel) error {
+			return a.ui.Fields([][2]string{
+				{"name", k.Name}, {"version", k.Version}, {"arch", k.Arch}, {"digest", k.Digest}, {"size", ui.Bytes(k.SizeBytes)},
+				{"created", k.CreatedAt.Local().Format("2006-01-02 15:04:05")}, {"used by", strings.Join(k.UsedBy, ", ")}, {"source", sorted(k.Source)},
+			})
+		})
+	})
+}
+
+func kernelNames(ctx context.Context, c *client.Client) ([]string, error) {
+	kernels, err := c.Kernels(ctx)
+	var names []string
+	for _, k := range kernels {
+		names = append(names, k.Name)
+	}
+	return names, err
+}
+
+func (a *app) kernelPull() *cobra.Command {
+	return pull(a, "kernel", "debian-bookworm-cloud", func(ctx context.Context, c *client.Client) ([]api.CatalogEntry, error) { return c.KernelCatalog(ctx) },
+		func(ctx context.Context, c *client.Client, req api.Pull) (api.Operation, error) {
+			return c.PullKernel(ctx, req)
+		},
+		func(k api.Kernel) (string, bool) { return k.Name, k.Changed })
+}
+
+func (a *app) kernelCatalog() *cobra.Command {
+	return a.catalog("kernel", func(ctx context.Context, c *client.Client) ([]api.CatalogEntry, error) { return c.KernelCatalog(ctx) })
+}
