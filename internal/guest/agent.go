@@ -186,9 +186,7 @@ func (a *Agent) shutdown(w http.ResponseWriter, r *http.Request) {
 		replyError(w, errUnsupported("power off"))
 		return
 	}
-	a.mu.Lock()
-	a.closing = true
-	a.mu.Unlock()
+	a.refuse()
 	rep, off := a.opts.System.Shutdown(r.Context(), s)
 	defer off()
 	body, err := json.Marshal(rep)
@@ -232,4 +230,30 @@ func replyStatus(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v)
+}
+
+// refuse lets no more commands begin.
+func (a *Agent) refuse() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closing = true
+}
+
+// hangUp sends HUP to the commands on terminals.
+func (a *Agent) hangUp() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for s := range a.sessions {
+		s.hangUp()
+	}
+}
+
+// waitSessions waits until every client knows how its command ended.
+func (a *Agent) waitSessions(patience time.Duration) {
+	done := make(chan struct{})
+	go func() { a.wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(patience):
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -82,7 +83,8 @@ type session struct {
 	out, err *os.File // ends we read; err is nil with a terminal
 	tty      bool
 
-	gone chan struct{} // closed when the client is gone before the end
+	gone    chan struct{} // closed when the client is gone before the end
+	running atomic.Bool   // proc, tty and out are set
 }
 
 func (s *session) run() {
@@ -167,7 +169,15 @@ func (s *session) start(cmd command, req guestapi.ExecRequest) *guestapi.Exit {
 	if std.in != nil {
 		s.in = newInput(std.in, s.tty, s.credit)
 	}
+	s.running.Store(true)
 	return nil
+}
+
+// hangUp sends HUP to a command on a terminal; any goroutine may call it.
+func (s *session) hangUp() {
+	if s.running.Load() && s.tty {
+		s.signal(syscall.SIGHUP)
+	}
 }
 
 // follow handles the client's frames until the stream ends or is at fault.

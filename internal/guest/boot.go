@@ -1,0 +1,304 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bangervm/banger/guestapi"
+)
+
+// maxConfig is the largest boot configuration in bytes.
+const maxConfig = 1 << 20
+
+// Main is PID 1: it boots and serves, and never returns but when this process
+// is not PID 1. What stops the boot is said on the console in one line, then the
+// power goes off.
+func Main(build string) error {
+	if os.Getpid() != 1 {
+		return errors.New("cannot run: this is the init of a banger VM, not a program")
+	}
+	i := &initProcess{build: build, spawn: newInitSpawner(), ready: make(chan struct{}), began: time.Now(), trace: os.Getenv("BANGER_TRACE") != ""}
+	i.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	defer i.guard()
+	if err := i.boot(); err != nil {
+		i.fatal(err)
+	}
+	select {}
+}
+
+// initProcess is the state of PID 1.
+type initProcess struct {
+	build string
+	log   *slog.Logger
+	spawn *initSpawner
+	agent *Agent
+	cfg   guestapi.Config
+	began time.Time
+	trace bool
+
+	ready chan struct{} // closed when commands may run
+
+	system *os.File // the system disk's top folder, out of sight of the guest's root
+	disks  map[string]string
+	bulk   *bulkListener
+
+	mu       sync.Mutex
+	warnings []string
+
+	shutdownOnce sync.Once
+	shutdownDone guestapi.ShutdownReply
+}
+
+// fatal ends the machine with a reason on the console.
+func (i *initProcess) fatal(err error) {
+	fmt.Fprintf(os.Stderr, "\nbanger-guest: %v\n", err)
+	unix.Sync()
+	for {
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+		time.Sleep(time.Second)
+	}
+}
+
+// guard turns a panic of the goroutine that defers it into an end with a reason.
+func (i *initProcess) guard() {
+	if p := recover(); p != nil {
+		fmt.Fprintf(os.Stderr, "\n%s\n", debug.Stack())
+		i.fatal(fmt.Errorf("cannot go on: panic: %v", p))
+	}
+}
+
+// run starts a goroutine that lives as long as the machine.
+func (i *initProcess) run(fn func()) {
+	go func() {
+		defer i.guard()
+		fn()
+	}()
+}
+
+func (i *initProcess) warn(err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.warnings) < 20 {
+		i.warnings = append(i.warnings, err.Error())
+	}
+	fmt.Fprintf(os.Stderr, "banger-guest: %v\n", err)
+}
+
+func (i *initProcess) step(name string) {
+	if i.trace {
+		fmt.Fprintf(os.Stderr, "banger-guest: %6.1f ms  %s\n", float64(time.Since(i.began).Microseconds())/1000, name)
+	}
+}
+
+func (i *initProcess) boot() error {
+	if err := mountFirst(); err != nil {
+		return err
+	}
+	cfg, err := readConfig(guestapi.ConfigPath)
+	if err != nil {
+		return err
+	}
+	i.cfg = cfg
+	if cfg.Probe {
+		fmt.Fprintln(os.Stdout, guestapi.ProbeReply)
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
+		return errors.New("cannot reset after the probe")
+	}
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
+	addEntropy(cfg.Seed)
+	i.step("configuration")
+	if err := loadModules(guestapi.ModulesPath); err != nil {
+		return err
+	}
+	i.step("modules")
+
+	ctx := context.Background() // PID 1 ends with the machine
+	i.run(func() { i.spawn.run(ctx) })
+	i.run(i.signals)
+	i.newAgent()
+	i.run(func() { i.agent.serveStream(ctx, i.log, openPort) })
+
+	if i.disks, err = findDisks("/sys/block", cfg.Disks); err != nil {
+		return err
+	}
+	if err := i.mountRoot(); err != nil {
+		return err
+	}
+	i.step("root")
+	for _, part := range []struct {
+		name string
+		do   func() error
+	}{
+		{"api file systems", mountAPI},
+		{"home", i.mountHome},
+		{"modules disk", i.mountModules},
+		{"names", func() error { return writeNames("/etc", cfg) }},
+		{"network", func() error { return setupNetwork(cfg.Network) }},
+		{"limits", setLimits},
+	} {
+		if err := part.do(); err != nil {
+			i.warn(err)
+		}
+		i.step(part.name)
+	}
+	close(i.ready)
+	i.step("ready")
+	i.later()
+	return nil
+}
+
+// later does what no command waits for.
+func (i *initProcess) later() {
+	if err := i.listenBulk(); err != nil {
+		i.warn(err)
+	}
+	for _, role := range []string{guestapi.RoleSystem, guestapi.RoleWork} {
+		if i.disks[role] == "" {
+			continue
+		}
+		if _, err := i.grow(role); err != nil {
+			i.warn(err)
+		}
+	}
+	// Ping needs no privilege, as on any Debian with systemd.
+	_ = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0)
+}
+
+func (i *initProcess) newAgent() {
+	bootID, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	i.agent = NewAgent(Options{
+		Build: i.build, BootID: strings.TrimSpace(string(bootID)),
+		Env: i.cfg.Env, Workdir: i.cfg.Workdir, User: i.cfg.User,
+		Ready: i.ready, spawn: i.spawn,
+		System: System{
+			Shutdown: func(ctx context.Context, s guestapi.Shutdown) (guestapi.ShutdownReply, func()) {
+				return i.shutdown(s), i.powerOff
+			},
+			Sync:    unix.Sync,
+			SetTime: setTime,
+			Grow:    i.grow,
+			Warnings: func() []string {
+				i.mu.Lock()
+				defer i.mu.Unlock()
+				return append([]string(nil), i.warnings...)
+			},
+		},
+	}, i.log)
+}
+
+// listenBulk serves the bulk way, on eth0's address only.
+func (i *initProcess) listenBulk() error {
+	if i.cfg.Network.Mode != "user" || i.cfg.Token == "" {
+		return nil
+	}
+	prefix, err := netip.ParsePrefix(i.cfg.Network.Address)
+	if err != nil {
+		return nil // setupNetwork said so
+	}
+	l, err := net.Listen("tcp", netip.AddrPortFrom(prefix.Addr(), guestapi.BulkPort).String())
+	if err != nil {
+		return fmt.Errorf("cannot listen for bulk streams: %w", cause(err))
+	}
+	i.bulk = newBulkListener(l, i.cfg.Token)
+	i.run(func() { _ = i.agent.Serve(i.bulk) })
+	return nil
+}
+
+// readConfig reads the boot configuration.
+func readConfig(path string) (guestapi.Config, error) {
+	b, err := readRegular(path, maxConfig)
+	if err != nil {
+		return guestapi.Config{}, fmt.Errorf("cannot read the boot configuration: %w", err)
+	}
+	return parseConfig(b)
+}
+
+func parseConfig(b []byte) (guestapi.Config, error) {
+	var cfg guestapi.Config
+	if err := json.Unmarshal(b, &cfg); err != nil {
+		return cfg, fmt.Errorf("cannot read the boot configuration: %w", err)
+	}
+	switch {
+	case cfg.Protocol != guestapi.Protocol:
+		return cfg, fmt.Errorf("cannot boot: the host speaks protocol %d, this guest %d", cfg.Protocol, guestapi.Protocol)
+	case strings.ContainsAny(cfg.Hostname, "\n\t /\x00") || len(cfg.Hostname) > 64:
+		return cfg, fmt.Errorf("cannot boot: %q is no host name", cfg.Hostname)
+	case strings.ContainsAny(cfg.KernelRelease, "/\x00") || cfg.KernelRelease == "." || cfg.KernelRelease == "..":
+		return cfg, fmt.Errorf("cannot boot: %q is no kernel release", cfg.KernelRelease)
+	}
+	return cfg, nil
+}
+
+// setLimits lets commands open more files than the kernel's default for PID 1.
+// Set with the syscall package, the limit is also what children get.
+func setLimits() error {
+	err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 16384, Max: 524288})
+	if err != nil {
+		return fmt.Errorf("cannot raise the limit of open files: %w", err)
+	}
+	return nil
+}
+
+// openPort gives the guest link's port once a host is at its other end.
+func openPort(ctx context.Context) (io.ReadWriteCloser, error) {
+	path, err := findPort(ctx, "/sys/class/virtio-ports", guestapi.PortName)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile("/dev/"+path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		// Without a host a read ends at once, and only poll tells that from
+		// the end of a session; nothing wakes us when a host comes.
+		connected := false
+		err := control(f, func(fd int) error {
+			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+			_, err := unix.Poll(fds, 0)
+			connected = fds[0].Revents&unix.POLLHUP == 0
+			return err
+		})
+		if err == nil && connected {
+			return f, nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			_ = f.Close()
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// findPort waits for the virtio-serial port of that name.
+func findPort(ctx context.Context, dir, name string) (string, error) {
+	for {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			got, err := os.ReadFile(dir + "/" + e.Name() + "/name")
+			if err == nil && strings.TrimSpace(string(got)) == name {
+				return e.Name(), nil
+			}
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+}

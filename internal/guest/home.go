@@ -1,0 +1,164 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// seedHome copies the image's home to the work disk, all or nothing.
+func seedHome(from, to string) error {
+	tmp := to + ".tmp"
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	c := copier{links: map[inode]string{}}
+	if err := c.copy(from, tmp); err != nil {
+		return err
+	}
+	if err := syncFS(filepath.Dir(to)); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, to); err != nil {
+		return err
+	}
+	return syncFS(filepath.Dir(to))
+}
+
+func syncFS(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
+}
+
+type inode struct {
+	dev, ino uint64
+}
+
+// copier copies a tree with owners, modes, times, extended attributes and hard
+// links.
+type copier struct {
+	links map[inode]string
+}
+
+func (c *copier) copy(from, to string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(from, &st); err != nil {
+		return fmt.Errorf("cannot read %s: %w", from, err)
+	}
+	id := inode{st.Dev, st.Ino}
+	kind := st.Mode & unix.S_IFMT
+	if first, ok := c.links[id]; ok && kind != unix.S_IFDIR {
+		return os.Link(first, to)
+	}
+	switch kind {
+	case unix.S_IFDIR:
+		if err := os.Mkdir(to, 0o700); err != nil {
+			return err
+		}
+		entries, err := os.ReadDir(from)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if err := c.copy(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+				return err
+			}
+		}
+	case unix.S_IFREG:
+		if err := copyFile(from, to); err != nil {
+			return err
+		}
+	case unix.S_IFLNK:
+		target, err := os.Readlink(from)
+		if err != nil {
+			return err
+		}
+		if err := os.Symlink(target, to); err != nil {
+			return err
+		}
+	case unix.S_IFSOCK:
+		return nil // lives with its process only
+	default:
+		if err := unix.Mknod(to, st.Mode, int(st.Rdev)); err != nil {
+			return fmt.Errorf("cannot make %s: %w", to, err)
+		}
+	}
+	if st.Nlink > 1 && kind != unix.S_IFDIR {
+		c.links[id] = to
+	}
+	return copyMeta(from, to, &st)
+}
+
+func copyFile(from, to string) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(dst, src); err != nil {
+		_ = dst.Close()
+		return err
+	}
+	return dst.Close()
+}
+
+// copyMeta sets the owner first: a change of owner clears set-user-id bits and
+// capabilities.
+func copyMeta(from, to string, st *unix.Stat_t) error {
+	if err := os.Lchown(to, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if err := copyXattrs(from, to); err != nil {
+		return fmt.Errorf("cannot copy the attributes of %s: %w", from, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		if err := unix.Chmod(to, st.Mode&0o7777); err != nil {
+			return err
+		}
+	}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, to, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func copyXattrs(from, to string) error {
+	n, err := unix.Llistxattr(from, nil)
+	if errors.Is(err, unix.ENOTSUP) || err == nil && n == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	names := make([]byte, n)
+	if n, err = unix.Llistxattr(from, names); err != nil {
+		return err
+	}
+	for name := range strings.SplitSeq(string(names[:n]), "\x00") {
+		if name == "" || strings.HasPrefix(name, "trusted.overlay.") {
+			continue
+		}
+		size, err := unix.Lgetxattr(from, name, nil)
+		if err != nil {
+			return err
+		}
+		value := make([]byte, size)
+		if size, err = unix.Lgetxattr(from, name, value); err != nil {
+			return err
+		}
+		if err := unix.Lsetxattr(to, name, value[:size], 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,231 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bangervm/banger/guestapi"
+)
+
+const (
+	safeFlags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	// diskOptions: the host's disk is sparse and reads as zeros, so inode tables
+	// need no writing; what is deleted goes back to the host.
+	diskOptions = "noinit_itable,discard"
+)
+
+// mount mounts, making the folder where it is missing.
+func mount(source, target, fstype string, flags uintptr, data string) error {
+	err := unix.Mount(source, target, fstype, flags, data)
+	if errors.Is(err, unix.ENOENT) {
+		if err := os.MkdirAll(target, 0o755); err != nil {
+			return fmt.Errorf("cannot mount %s: %w", target, err)
+		}
+		err = unix.Mount(source, target, fstype, flags, data)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot mount %s (%s, %s): %w", target, source, fstype, err)
+	}
+	return nil
+}
+
+// mountFirst mounts what finding the disks needs, in the initramfs.
+func mountFirst() error {
+	for _, m := range []struct{ source, target, fstype string }{
+		{"devtmpfs", "/dev", "devtmpfs"},
+		{"proc", "/proc", "proc"},
+		{"sysfs", "/sys", "sysfs"},
+	} {
+		if err := mount(m.source, m.target, m.fstype, 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountRoot makes the new root, the image below and the system disk above, and
+// goes into it. The two disks' own mounts stay in the initramfs, where nothing
+// of the guest can see them.
+func (i *initProcess) mountRoot() error {
+	base, system := i.disks[guestapi.RoleRoot], i.disks[guestapi.RoleSystem]
+	if base == "" || system == "" {
+		return errors.New("cannot mount the root: the configuration names no root and system disk")
+	}
+	if err := mount(base, "/lower", "ext4", unix.MS_RDONLY, ""); err != nil {
+		// A journal left dirty cannot be replayed on a read-only disk.
+		if err2 := mount(base, "/lower", "ext4", unix.MS_RDONLY, "noload"); err2 != nil {
+			return err
+		}
+	}
+	if err := mount(system, "/system", "ext4", 0, diskOptions); err != nil {
+		return err
+	}
+	i.step("disks")
+	if err := makeLayer("/lower", "/system/upper"); err != nil {
+		return fmt.Errorf("cannot prepare the system disk: %w", err)
+	}
+	if err := os.Mkdir("/system/work", 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("cannot prepare the system disk: %w", err)
+	}
+	if err := mount("overlay", "/newroot", "overlay", 0, "lowerdir=/lower,upperdir=/system/upper,workdir=/system/work"); err != nil {
+		return err
+	}
+	f, err := os.Open("/system")
+	if err != nil {
+		return fmt.Errorf("cannot keep the system disk: %w", err)
+	}
+	i.system = f
+	// The initramfs stays in memory for good: empty it.
+	_ = os.RemoveAll("/banger")
+	_ = os.Remove("/init")
+
+	for _, do := range []func() error{
+		func() error { return unix.Chdir("/newroot") },
+		func() error { return unix.Mount(".", "/", "", unix.MS_MOVE, "") },
+		func() error { return unix.Chroot(".") },
+		func() error { return unix.Chdir("/") },
+	} {
+		if err := do(); err != nil {
+			return fmt.Errorf("cannot go into the new root: %w", err)
+		}
+	}
+	return nil
+}
+
+// makeLayer makes the upper layer on first use: its top folder's owner and mode
+// are the ones the guest sees.
+func makeLayer(lower, upper string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(upper, &st); err == nil {
+		return nil
+	}
+	if err := unix.Stat(lower, &st); err != nil {
+		return err
+	}
+	tmp := upper + ".tmp"
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	if err := os.Mkdir(tmp, 0o755); err != nil {
+		return err
+	}
+	if err := os.Lchown(tmp, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if err := unix.Chmod(tmp, st.Mode&0o7777); err != nil {
+		return err
+	}
+	return os.Rename(tmp, upper)
+}
+
+// mountAPI mounts the kernel's file systems in the new root.
+func mountAPI() error {
+	var errs []error
+	for _, m := range []struct {
+		source, target, fstype string
+		flags                  uintptr
+		data                   string
+	}{
+		{"proc", "/proc", "proc", safeFlags, ""},
+		{"sysfs", "/sys", "sysfs", safeFlags, ""},
+		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=755"},
+		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=620,gid=5,ptmxmode=666"},
+		{"tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=755,size=20%"},
+		{"cgroup2", "/sys/fs/cgroup", "cgroup2", safeFlags, "nsdelegate"},
+	} {
+		if err := mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for name, target := range map[string]string{
+		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0", "/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2",
+	} {
+		if err := os.Symlink(target, name); err != nil && !errors.Is(err, os.ErrExist) {
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, ensureDir("/run/lock", 0o1777), ensureDir("/tmp", 0o1777))
+	return errors.Join(errs...)
+}
+
+// ensureDir makes a folder of that mode where there is nothing.
+func ensureDir(path string, mode uint32) error {
+	err := unix.Mkdir(path, mode)
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	if err == nil {
+		err = unix.Chmod(path, mode) // whatever the umask is
+	}
+	if err != nil {
+		return fmt.Errorf("cannot make folder %s: %w", path, err)
+	}
+	return nil
+}
+
+// withMount mounts a disk where nobody looks, runs fn on it and unmounts it;
+// what fn bound elsewhere stays.
+func withMount(device string, flags uintptr, data string, fn func(dir string) error) error {
+	dir := "/run/.banger-" + filepath.Base(device)
+	if err := unix.Mkdir(dir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("cannot mount %s: %w", device, err)
+	}
+	defer func() { _ = os.Remove(dir) }()
+	if err := mount(device, dir, "ext4", flags, data); err != nil {
+		return err
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	return fn(dir)
+}
+
+// mountHome binds the work disk's folder "root" to /root, filled on first use
+// with what the image has there.
+func (i *initProcess) mountHome() error {
+	device := i.disks[guestapi.RoleWork]
+	if device == "" {
+		return nil
+	}
+	if err := ensureDir("/root", 0o700); err != nil {
+		return err
+	}
+	return withMount(device, 0, diskOptions, func(dir string) error {
+		home := dir + "/root"
+		if _, err := os.Lstat(home); errors.Is(err, os.ErrNotExist) {
+			if err := seedHome("/root", home); err != nil {
+				return fmt.Errorf("cannot fill the work disk: %w", err)
+			}
+		}
+		if err := unix.Mount(home, "/root", "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("cannot mount the work disk at /root: %w", err)
+		}
+		return nil
+	})
+}
+
+// mountModules binds the modules disk's folder of this kernel to where modprobe
+// looks for it.
+func (i *initProcess) mountModules() error {
+	device, release := i.disks[guestapi.RoleModules], i.cfg.KernelRelease
+	if device == "" || release == "" {
+		return nil
+	}
+	target := "/lib/modules/" + release
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return fmt.Errorf("cannot mount the kernel's modules: %w", err)
+	}
+	return withMount(device, unix.MS_RDONLY, "", func(dir string) error {
+		source := dir + "/" + release
+		if fi, err := os.Lstat(source); err != nil || !fi.IsDir() {
+			source = dir
+		}
+		if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("cannot mount the kernel's modules: %w", err)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,105 @@
+package guest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bangervm/banger/guestapi"
+)
+
+// ours marks the lines and files that each boot writes anew; what a user wrote
+// stays.
+const ours = "# banger"
+
+// writeNames sets the host name and writes hostname, hosts and resolv.conf
+// under etc, each only where it differs.
+func writeNames(etc string, cfg guestapi.Config) error {
+	var errs []error
+	if err := unix.Sethostname([]byte(cfg.Hostname)); err != nil {
+		errs = append(errs, fmt.Errorf("cannot set the host name: %w", err))
+	}
+	if err := os.MkdirAll(etc, 0o755); err != nil {
+		return fmt.Errorf("cannot write names: %w", err)
+	}
+	errs = append(errs, update(filepath.Join(etc, "hostname"), func([]byte) []byte { return []byte(cfg.Hostname + "\n") }))
+	errs = append(errs, update(filepath.Join(etc, "hosts"), func(old []byte) []byte { return hosts(old, cfg.Hostname) }))
+	if len(cfg.Network.DNS) > 0 {
+		errs = append(errs, update(filepath.Join(etc, "resolv.conf"), func(old []byte) []byte { return resolvConf(old, cfg.Network.DNS) }))
+	}
+	return errors.Join(errs...)
+}
+
+// hosts keeps what is there but for our own lines, and adds them.
+func hosts(old []byte, name string) []byte {
+	var b bytes.Buffer
+	local := false
+	for line := range bytes.Lines(old) {
+		line = bytes.TrimRight(line, "\r\n")
+		if bytes.HasSuffix(line, []byte(ours)) {
+			continue
+		}
+		if f := bytes.Fields(line); len(f) > 1 && string(f[0]) == "127.0.0.1" {
+			local = true
+		}
+		b.Write(line)
+		b.WriteByte('\n')
+	}
+	if !local {
+		fmt.Fprintf(&b, "127.0.0.1 localhost %s\n::1 localhost ip6-localhost ip6-loopback %s\n", ours, ours)
+	}
+	if name != "" {
+		fmt.Fprintf(&b, "127.0.1.1 %s %s\n", name, ours)
+	}
+	return b.Bytes()
+}
+
+// resolvConf replaces a file that is empty, ours or only comments; a file with
+// settings of the user's own stays.
+func resolvConf(old []byte, servers []string) []byte {
+	if !bytes.HasPrefix(old, []byte(ours)) {
+		for line := range bytes.Lines(old) {
+			if f := bytes.Fields(line); len(f) > 1 && string(f[0]) == "nameserver" {
+				return old
+			}
+		}
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s: written at each start; remove this line to keep your own\n", ours)
+	for _, s := range servers {
+		if a, err := netip.ParseAddr(strings.TrimSpace(s)); err == nil {
+			fmt.Fprintf(&b, "nameserver %s\n", a)
+		}
+	}
+	return b.Bytes()
+}
+
+// update rewrites a small file when change changes it. A link that leads
+// nowhere, or anything that is no regular file, is replaced.
+func update(path string, change func(old []byte) []byte) error {
+	old, err := readRegular(path, 1<<20)
+	if err != nil {
+		old = nil
+	}
+	next := change(old)
+	if err == nil && bytes.Equal(old, next) {
+		return nil
+	}
+	// Renamed into place: a reader never sees half of it, and a link is
+	// replaced, not followed.
+	tmp := path + ".banger"
+	if err := os.WriteFile(tmp, next, 0o644); err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		_ = os.Remove(tmp)
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	return nil
+}
