@@ -1,0 +1,331 @@
+package vm
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/guestapi"
+	"github.com/bangervm/banger/internal/layout"
+	"github.com/bangervm/banger/internal/operation"
+	"github.com/bangervm/banger/internal/store"
+	"github.com/bangervm/banger/internal/vmm"
+)
+
+// Tools a start needs on the host.
+const (
+	toolMakeExt4   = "mke2fs"
+	toolCheckExt4  = "e2fsck"
+	toolResizeExt4 = "resize2fs"
+)
+
+// boot starts the machine and waits for the guest's first answer. The caller
+// holds the machine's lock. booted says that a keeper was launched: an error is
+// then the boot's and the logs tell more. On an error nothing runs; the record
+// is the caller's to correct.
+func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *operation.Op, hk *hook) (_ store.VM, booted bool, err error) {
+	dir := m.d.Layout.VM(rec.ID)
+	if err := m.ready(rec, dir); err != nil {
+		return rec, false, err
+	}
+	choice, err := m.d.Accel.Choose(ctx, rec.Driver, rec.Accelerator, m.d.Layout.Kernel(rec.KernelID))
+	if err != nil {
+		return rec, false, err
+	}
+	op.Stage("preparing disks")
+	token := newToken()
+	if err := m.prepare(ctx, rec, dir, token); err != nil {
+		return rec, false, err
+	}
+	op.Stage("booting")
+	keeper, err := m.d.Keepers.Launch(ctx, dir, Boot{
+		Spec: m.spec(rec, dir, choice.Accelerator), Driver: choice.Driver, Network: rec.Network, Token: token,
+	})
+	if err != nil {
+		return rec, false, err
+	}
+	r := &running{keeper: keeper, guest: m.d.Guest(keeper), gone: make(chan struct{})}
+	r.handle = handle{
+		VMID: rec.ID, HostBoot: m.d.Host.BootID(), StartedAt: m.now(), Driver: choice.Driver,
+		Accelerator: string(choice.Accelerator), VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes,
+	}
+	if err := m.adopt(ctx, mc, r, dir); err != nil {
+		return rec, true, errors.Join(err, m.put(ctx, mc, r, causeBoot))
+	}
+	// While the guest boots, the disk has time for the record.
+	var saved store.VM
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		saved, err = m.d.Store.UpdateVM(ctx, rec.ID, func(v *store.VM) error {
+			started := r.handle.StartedAt
+			v.Status, v.StartedAt, v.StoppedAt, v.Error, v.ExitCode = api.StatusRunning, &started, nil, nil, nil
+			v.UsedDriver, v.UsedAccelerator, v.AcceleratorReason = choice.Driver, string(choice.Accelerator), choice.Reason
+			return nil
+		})
+		return err
+	})
+	err = m.firstAnswer(ctx, mc, r, rec, hk)
+	err = errors.Join(err, g.Wait())
+	if err != nil {
+		if stop := m.put(context.WithoutCancel(ctx), mc, r, causeBoot); stop != nil {
+			err = errors.Join(err, stop)
+		}
+		return rec, true, unjoin(err)
+	}
+	mc.update(func() { r.ready = true })
+	m.event("vm.started", saved, map[string]string{"driver": choice.Driver, "accelerator": string(choice.Accelerator)})
+	return saved, true, nil
+}
+
+// unjoin gives the error of a join that holds only one, with its kind and hint.
+func unjoin(err error) error {
+	if j, ok := err.(interface{ Unwrap() []error }); ok {
+		if all := j.Unwrap(); len(all) == 1 {
+			return all[0]
+		}
+	}
+	return err
+}
+
+// ready checks everything a start needs before any of it is made.
+func (m *Manager) ready(rec store.VM, dir layout.VMDir) error {
+	tools := []string{toolMakeExt4}
+	if grows(dir.SystemDisk(), rec.SystemOverlayBytes) || grows(dir.WorkDisk(), rec.DiskBytes) {
+		tools = append(tools, toolCheckExt4, toolResizeExt4)
+	}
+	if err := m.prerequisites("start", vmTitle(rec.Name), rec.MemoryBytes, tools...); err != nil {
+		return err
+	}
+	for _, f := range []struct{ what, path string }{
+		{"image " + rec.ImageName, m.d.Layout.Image(rec.ImageID).RootFS()},
+		{"kernel " + rec.KernelName, m.d.Layout.Kernel(rec.KernelID).VMLinux()},
+	} {
+		if _, err := os.Stat(f.path); err != nil {
+			return api.Errorf(api.KindUnavailable, "cannot start vm %q: its %s: %w", rec.Name, f.what, err).WithHint("banger doctor")
+		}
+	}
+	return nil
+}
+
+// grows says that the disk exists and is smaller than it should be.
+func grows(path string, bytes int64) bool {
+	n := size(path)
+	return n > 0 && n < bytes
+}
+
+// prepare makes what the VMM opens: both disks at once where they are missing
+// or too small, and the initramfs. What it made in vain it removes.
+func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, token string) error {
+	if err := safeID(rec.ID); err != nil {
+		return err
+	}
+	for _, d := range []string{dir.State, dir.Run} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return api.Errorf(diskKind(err), "cannot make folder of vm %q: %w", rec.Name, err)
+		}
+	}
+	if err := removeFiles(dir.ExitFile(), dir.Handle(), dir.KeeperSocket(), dir.GuestSocket(), dir.BulkSocket(),
+		dir.QMPSocket(), dir.LinkSocket(), dir.NetSocket()); err != nil {
+		return api.Errorf(diskKind(err), "cannot clear folder of vm %q: %w", rec.Name, err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.disk(ctx, rec, dir.SystemDisk(), rec.SystemOverlayBytes) })
+	g.Go(func() error { return m.disk(ctx, rec, dir.WorkDisk(), rec.DiskBytes) })
+	g.Go(func() error {
+		config, err := m.guestConfig(ctx, rec, token)
+		if err != nil {
+			return err
+		}
+		return m.d.Initrd(ctx, dir.Initrd(), m.d.Layout.Kernel(rec.KernelID), config)
+	})
+	return g.Wait()
+}
+
+// disk makes or enlarges one disk. A new one is renamed into place, so that a
+// half-made file system is never taken for a whole one.
+func (m *Manager) disk(ctx context.Context, rec store.VM, path string, bytes int64) error {
+	if grows(path, bytes) {
+		return m.d.Host.GrowExt4(ctx, path, bytes)
+	}
+	if size(path) > 0 {
+		return nil
+	}
+	made := path + ".new"
+	err := m.d.Host.MakeExt4(ctx, made, bytes)
+	if err == nil {
+		if err = os.Rename(made, path); err == nil {
+			return nil
+		}
+		err = api.Errorf(diskKind(err), "cannot make disk of vm %q: %w", rec.Name, err)
+	}
+	return unjoin(errors.Join(err, removeFiles(made)))
+}
+
+// spec is the machine as the driver starts it. The order of the disks is that
+// of guestConfig.
+func (m *Manager) spec(rec store.VM, dir layout.VMDir, accel vmm.Accelerator) vmm.Spec {
+	kernel := m.d.Layout.Kernel(rec.KernelID)
+	s := vmm.Spec{
+		ID: rec.ID, Name: rec.Name, VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes, Accelerator: accel,
+		Kernel: kernel.VMLinux(), Initrd: dir.Initrd(), RunDir: dir.Run, LogFile: dir.VMMLog(),
+		Disks: []vmm.Disk{
+			{Path: m.d.Layout.Image(rec.ImageID).RootFS(), Serial: guestapi.RoleRoot, ReadOnly: true},
+			{Path: dir.SystemDisk(), Serial: guestapi.RoleSystem},
+			{Path: dir.WorkDisk(), Serial: guestapi.RoleWork},
+			{Path: kernel.Modules(), Serial: guestapi.RoleModules, ReadOnly: true},
+		},
+	}
+	if rec.Network == networkUser {
+		s.Network = &vmm.NIC{Socket: dir.NetSocket(), MAC: mac(rec.ID), MTU: m.d.Network.MTU}
+	}
+	return s
+}
+
+// mac is a locally administered address of the VM's own.
+func mac(id string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id)) // never fails
+	s := h.Sum32()
+	return fmt.Sprintf("52:54:%02x:%02x:%02x:%02x", byte(s>>24), byte(s>>16), byte(s>>8), byte(s))
+}
+
+// guestConfig is what the guest finds in its initramfs.
+func (m *Manager) guestConfig(ctx context.Context, rec store.VM, token string) (guestapi.Config, error) {
+	image, err := m.d.Store.Image(ctx, rec.ImageID)
+	if err != nil {
+		return guestapi.Config{}, err
+	}
+	seed := make([]byte, 64)
+	_, _ = rand.Read(seed) // never fails
+	c := guestapi.Config{
+		Protocol: guestapi.Protocol, VMID: rec.ID, Hostname: rec.Name,
+		Network: guestapi.Network{Mode: networkNone},
+		Env:     append(imageEnv(image.Config.Env), rec.Env...),
+		Workdir: first(rec.Workdir, image.Config.Workdir), User: first(rec.User, image.Config.User),
+		KernelRelease: rec.KernelVer, Seed: seed, Token: token,
+	}
+	if rec.Network == networkUser {
+		c.Network = m.d.Network
+		c.Network.Mode = networkUser
+	}
+	for i, role := range []string{guestapi.RoleRoot, guestapi.RoleSystem, guestapi.RoleWork, guestapi.RoleModules} {
+		c.Disks = append(c.Disks, guestapi.Disk{Role: role, Serial: role, Index: i})
+	}
+	return c, nil
+}
+
+// imageEnv is the image's environment without what is ours to say: the guest
+// sets its own first, and Config.Env on top.
+func imageEnv(env []string) []string {
+	out := make([]string, 0, len(env))
+	for _, e := range env {
+		switch key, _, _ := strings.Cut(e, "="); key {
+		case "HOME", "USER", "LOGNAME", "SHELL", "TERM", "IS_SANDBOX", "":
+		default:
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// firstAnswer waits until the guest's agent answers: with its health, or with
+// what the hook of a run asks.
+func (m *Manager) firstAnswer(ctx context.Context, mc *machine, r *running, rec store.VM, hk *hook) error {
+	limit := m.times.Ready
+	if r.handle.Accelerator == string(vmm.TCG) {
+		limit = m.times.ReadyTCG
+	}
+	wait, stop := r.until(ctx, limit)
+	defer stop()
+	guest, _ := mc.guest()
+	var err error
+	switch {
+	case guest == nil:
+		<-r.gone
+	case hk != nil:
+		err = hk.first(wait, guest)
+	default:
+		err = health(wait, guest)
+	}
+	overdue := wait.Err() == context.DeadlineExceeded
+	if err != nil && ctx.Err() == nil && !overdue {
+		// The link may break a moment before the keeper says why.
+		select {
+		case <-r.gone:
+		case <-time.After(2 * time.Second):
+		}
+	}
+	select {
+	case <-r.gone:
+		return m.bootError(rec, "%s", fateText(r.exit, mc.blamed(r)))
+	default:
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return api.Errorf(api.KindCancelled, "cannot start vm %q: %w", rec.Name, context.Cause(ctx))
+	case overdue:
+		e := m.bootError(rec, "the guest did not answer within %s", limit)
+		e.Kind = api.KindTimeout
+		return e
+	}
+	return err
+}
+
+// health asks until the agent answers or ctx ends; dialling waits for a guest
+// that is not up, so this seldom goes round twice.
+func health(ctx context.Context, g Guest) error {
+	for {
+		_, err := g.Health(ctx)
+		if err == nil || api.KindOf(err) != api.KindUnavailable {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// bootError says why a boot failed, with the guest's own last words.
+func (m *Manager) bootError(rec store.VM, format string, args ...any) *api.Error {
+	why := fmt.Sprintf(format, args...)
+	if said := lastWords(m.d.Layout.VM(rec.ID).ConsoleLog()); said != "" {
+		why += " (console: " + said + ")"
+	}
+	return api.Errorf(api.KindGuest, "cannot start vm %q: %s", rec.Name, why).WithHint("banger vm logs %s --console", rec.Name)
+}
+
+// bootFailed records the failed boot and gives its error back.
+func (m *Manager) bootFailed(ctx context.Context, mc *machine, rec store.VM, boot error) error {
+	e := api.AsError(boot)
+	saved, err := m.d.Store.UpdateVM(context.WithoutCancel(ctx), rec.ID, func(v *store.VM) error {
+		now := m.now()
+		v.Status, v.StoppedAt, v.Error, v.End = api.StatusStopped, &now, e, ""
+		return nil
+	})
+	if err != nil {
+		return errors.Join(boot, err)
+	}
+	mc.update(func() {})
+	m.event("vm.stopped", saved, map[string]string{"reason": "boot-failed", "detail": e.Message})
+	return boot
+}
+
+// safeID refuses an id that is not one path element, whatever the store says.
+func safeID(id string) error {
+	if id == "" || id == "." || id == ".." || strings.ContainsAny(id, "/\x00") {
+		return api.Errorf(api.KindInternal, "cannot use vm id %q as a folder name", id)
+	}
+	return nil
+}

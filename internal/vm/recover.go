@@ -1,0 +1,244 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/layout"
+	"github.com/bangervm/banger/internal/operation"
+	"github.com/bangervm/banger/internal/store"
+	"github.com/bangervm/banger/internal/vmm"
+)
+
+// reasonReboot is the reason of an end that came with the host's.
+const reasonReboot vmm.Reason = "host-restart"
+
+// attachPatience is how long a keeper may take to answer a new daemon.
+const attachPatience = 3 * time.Second
+
+// Recover finds out what became of all machines since the last daemon: those
+// that run are adopted, the others marked stopped with the reason. It is called
+// once, before Operations.Recover, which then finishes or undoes what was
+// half-done. A VM that cannot be recovered is logged, and holds up no other.
+func (m *Manager) Recover(ctx context.Context) error {
+	all, err := m.d.Store.VMs(ctx)
+	if err != nil {
+		return err
+	}
+	busy, err := m.unfinished(ctx)
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	var wg sync.WaitGroup
+	gate := make(chan struct{}, 16)
+	for _, rec := range all {
+		known[rec.ID] = true
+		wg.Add(1)
+		gate <- struct{}{}
+		go func() {
+			defer func() { <-gate; wg.Done() }()
+			if err := m.recoverVM(ctx, rec, busy[rec.ID]); err != nil {
+				m.d.Log.Error("cannot recover the vm", "vm", rec.ID, "name", rec.Name, "error", err)
+			}
+		}()
+	}
+	wg.Wait()
+	return m.sweep(ctx, known)
+}
+
+// unfinished are the targets of operations the last daemon left, and what
+// they were.
+func (m *Manager) unfinished(ctx context.Context) (map[string]string, error) {
+	ops, err := m.d.Operations.List(ctx, operation.Filter{Status: api.OperationRunning})
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for _, op := range ops {
+		out[op.Target] = op.Kind
+	}
+	return out, nil
+}
+
+func (m *Manager) recoverVM(ctx context.Context, rec store.VM, busy string) error {
+	if err := safeID(rec.ID); err != nil {
+		return err
+	}
+	mc := m.machine(rec.ID)
+	dir := m.d.Layout.VM(rec.ID)
+	h, known := readHandle(dir, rec.ID)
+	k, err := m.attach(ctx, dir, h)
+	if err == nil {
+		return m.readopt(ctx, mc, rec, dir, h, k, busy)
+	}
+	if api.KindOf(err) != api.KindNotFound {
+		_, note := m.d.Store.UpdateVM(ctx, rec.ID, func(v *store.VM) error {
+			v.Status = api.StatusBroken
+			v.Error = api.Errorf(api.KindInternal, "cannot reach the keeper of vm %q: %w", v.Name, err).WithHint("banger vm delete %s", v.Name)
+			return nil
+		})
+		return errors.Join(err, note)
+	}
+	if rec.Status == api.StatusBroken || busy == kindCreate || busy == kindDelete {
+		return nil
+	}
+	if rec.Status == api.StatusCreating || rec.Status == api.StatusDeleting {
+		// No operation is left that would see to it.
+		return m.remove(ctx, rec.ID, "left over")
+	}
+	if rec.Status != api.StatusStopped {
+		exit, said := readExit(dir)
+		switch {
+		case said:
+		case known && h.HostBoot != m.d.Host.BootID():
+			exit = vmm.Exit{Reason: reasonReboot}
+		default:
+			exit = vmm.Exit{Reason: reasonKeeper}
+		}
+		c := causeNone
+		if busy == kindStop || busy == kindRestart {
+			c = causeStop
+		}
+		if rec, err = m.recordEnd(ctx, rec.ID, exit, c, ""); err != nil {
+			return err
+		}
+		m.event("vm.stopped", rec, map[string]string{"reason": reasonText(exit, c)})
+	}
+	if err := removeFiles(dir.Handle()); err != nil {
+		m.d.Log.Warn("cannot remove the handle of the vm", "vm", rec.ID, "error", err)
+	}
+	if rec.AutoRemove {
+		return m.remove(ctx, rec.ID, "auto-remove")
+	}
+	if rec.End != "" {
+		_, err = m.d.Store.UpdateVM(ctx, rec.ID, func(v *store.VM) error { v.End = ""; return nil })
+	}
+	return err
+}
+
+// attach finds the keeper of the VM. One that lives but does not answer is
+// killed, its VMM with it; then it is not found like one that died.
+func (m *Manager) attach(ctx context.Context, dir layout.VMDir, h handle) (Keeper, error) {
+	look, cancel := context.WithTimeout(ctx, attachPatience)
+	k, err := m.d.Keepers.Attach(look, dir)
+	cancel()
+	if err == nil || ctx.Err() != nil || !m.keeperAlive(h) {
+		return k, err
+	}
+	m.d.Log.Warn("killing a keeper that does not answer", "vm", h.VMID, "pid", h.KeeperPID, "error", err)
+	if err := m.d.Host.Signal(h.KeeperPID, h.KeeperStart, 9); err != nil {
+		return nil, err
+	}
+	for range 100 {
+		if !m.keeperAlive(h) {
+			return nil, api.Errorf(api.KindNotFound, "its keeper did not answer and was killed")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return nil, api.Errorf(api.KindInternal, "its keeper %d neither answers nor ends", h.KeeperPID)
+}
+
+// readopt takes a running machine over from the last daemon, or ends it where
+// its run was to end with that daemon.
+func (m *Manager) readopt(ctx context.Context, mc *machine, rec store.VM, dir layout.VMDir, h handle, k Keeper, busy string) error {
+	h.VMID, h.HostBoot = rec.ID, m.d.Host.BootID()
+	h.Driver, h.Accelerator = first(h.Driver, rec.UsedDriver), first(h.Accelerator, rec.UsedAccelerator)
+	if h.StartedAt.IsZero() && rec.StartedAt != nil {
+		h.StartedAt = *rec.StartedAt
+	}
+	r := &running{keeper: k, guest: m.d.Guest(k), handle: h, gone: make(chan struct{})}
+	if err := m.adopt(ctx, mc, r, dir); err != nil {
+		m.d.Log.Warn("adopted a vm without its handle", "vm", rec.ID, "error", err)
+	}
+	if busy == kindCreate || busy == kindDelete {
+		return nil // their operation takes it away
+	}
+	if rec.Status == api.StatusDeleting || rec.Status == api.StatusCreating {
+		return m.remove(ctx, rec.ID, "left over")
+	}
+	switch {
+	case rec.End == api.EndRemove:
+		return m.remove(ctx, rec.ID, "run ended")
+	case rec.End == api.EndStop:
+		m.spawn(func(ctx context.Context) {
+			ctx, cancel := context.WithTimeout(ctx, runPatience)
+			defer cancel()
+			if err := m.stopAfterRun(ctx, mc); err != nil {
+				m.d.Log.Error("cannot stop the vm of a run that outlived its daemon", "vm", rec.ID, "error", err)
+			}
+		})
+	}
+	if rec.Status != api.StatusRunning {
+		if _, err := m.d.Store.UpdateVM(ctx, rec.ID, func(v *store.VM) error {
+			v.Status, v.StoppedAt, v.Error = api.StatusRunning, nil, nil
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	m.event("vm.adopted", rec, nil)
+	m.spawn(func(ctx context.Context) {
+		ctx, stop := r.until(ctx, m.times.ReadyTCG)
+		defer stop()
+		g, _ := mc.guest()
+		if g == nil {
+			return
+		}
+		if err := health(ctx, g); err != nil {
+			m.d.Log.Warn("the guest of an adopted vm does not answer", "vm", rec.ID, "error", err)
+			return
+		}
+		mc.update(func() { r.ready = true })
+	})
+	return nil
+}
+
+// sweep takes away folders, and keepers, of VMs that have no record.
+func (m *Manager) sweep(ctx context.Context, known map[string]bool) error {
+	entries, err := os.ReadDir(m.d.Layout.VMs())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return api.Errorf(diskKind(err), "cannot look for left-over vms: %w", err)
+	}
+	runs, _ := os.ReadDir(filepath.Dir(m.d.Layout.VM("x").Run)) // none is fine
+	for _, e := range append(entries, runs...) {
+		id := e.Name()
+		if known[id] || safeID(id) != nil {
+			continue
+		}
+		known[id] = true
+		m.sweepOne(ctx, id)
+	}
+	return nil
+}
+
+func (m *Manager) sweepOne(ctx context.Context, id string) {
+	dir := m.d.Layout.VM(id)
+	h, _ := readHandle(dir, id)
+	k, err := m.attach(ctx, dir, h)
+	if err == nil {
+		if err = k.Kill(ctx); err == nil {
+			select {
+			case <-k.Done():
+			case <-time.After(m.times.Gone):
+				err = errors.New("its keeper does not end")
+			}
+		}
+	} else if api.KindOf(err) == api.KindNotFound {
+		err = nil
+	}
+	if err == nil {
+		err = errors.Join(os.RemoveAll(dir.Run), os.RemoveAll(dir.State))
+	}
+	if err != nil {
+		m.d.Log.Error("cannot remove what is left of a vm", "vm", id, "error", err)
+	}
+}

@@ -1,0 +1,214 @@
+package vm
+
+import (
+	"context"
+
+	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/guestapi"
+	"github.com/bangervm/banger/internal/layout"
+	"github.com/bangervm/banger/internal/operation"
+	"github.com/bangervm/banger/internal/store"
+)
+
+// Rename gives a VM another name; the guest hears of it at its next start.
+func (m *Manager) Rename(ctx context.Context, ref, name string) (api.VM, error) {
+	if err := checkName(name); err != nil {
+		return api.VM{}, err
+	}
+	rec, err := m.find(ctx, ref)
+	if err != nil {
+		return api.VM{}, err
+	}
+	if rec.Name == name {
+		return m.view(rec), nil
+	}
+	if _, err := gate(verbRename, rec.Name, m.status(rec)); err != nil {
+		return api.VM{}, err
+	}
+	m.reserving.Lock()
+	saved, err := m.d.Store.UpdateVM(ctx, rec.ID, func(v *store.VM) error { v.Name = name; return nil })
+	m.reserving.Unlock()
+	if api.KindOf(err) == api.KindExists {
+		return api.VM{}, api.Errorf(api.KindExists, "cannot rename vm %q to %q: the name is taken", rec.Name, name).WithHint("banger vm show %s", name)
+	}
+	if err != nil {
+		return api.VM{}, err
+	}
+	m.machine(rec.ID).update(func() {})
+	m.event("vm.renamed", saved, map[string]string{"from": rec.Name})
+	v := m.view(saved)
+	v.Changed = true
+	return v, nil
+}
+
+// Set changes a VM. Sizes of processor and memory hold from the next start;
+// disks grow at once, online where the VM runs and its agent can, else at the
+// next start. Pending tells.
+func (m *Manager) Set(ctx context.Context, ref string, how api.SetVM) (api.VM, error) {
+	rec, err := m.find(ctx, ref)
+	if err != nil {
+		return api.VM{}, err
+	}
+	if _, err := gate(verbSet, rec.Name, m.status(rec)); err != nil {
+		return api.VM{}, err
+	}
+	if err := m.checkSet(rec, how); err != nil {
+		return api.VM{}, err
+	}
+	if !changes(rec, how) {
+		return m.view(rec), nil
+	}
+	op, err := m.d.Operations.Begin(ctx, kindSet, rec.ID, verbParams{ID: rec.ID, Ref: ref, Set: &how})
+	if err != nil {
+		return api.VM{}, err
+	}
+	done, err := m.d.Operations.Wait(ctx, op.ID())
+	if err != nil {
+		return api.VM{}, err
+	}
+	if done.Error != nil {
+		return api.VM{}, done.Error
+	}
+	return m.shown(ctx, rec.ID, true)
+}
+
+// checkSet refuses what cannot be done, everything that is missing at once,
+// before any of it is.
+func (m *Manager) checkSet(rec store.VM, how api.SetVM) error {
+	if how.VCPUs != nil {
+		if err := m.checkVCPUs(*how.VCPUs); err != nil {
+			return err
+		}
+	}
+	if how.MemoryBytes != nil {
+		if err := m.checkMemory(*how.MemoryBytes); err != nil {
+			return err
+		}
+	}
+	if err := checkLabels(how.Labels); err != nil {
+		return err
+	}
+	grow := false
+	for _, d := range []struct {
+		what string
+		want *int64
+		have int64
+	}{{"disk", how.DiskBytes, rec.DiskBytes}, {"system overlay", how.SystemOverlayBytes, rec.SystemOverlayBytes}} {
+		if d.want == nil {
+			continue
+		}
+		if err := checkDisk(d.what, *d.want); err != nil {
+			return err
+		}
+		if *d.want < d.have {
+			return api.Errorf(api.KindUnsupported, "cannot shrink the %s of vm %q from %s to %s: what lies beyond would be lost", d.what, rec.Name, bytesText(d.have), bytesText(*d.want)).
+				WithHint("banger vm create --disk-size %s", bytesText(*d.want))
+		}
+		grow = grow || *d.want > d.have
+	}
+	if !grow {
+		return nil
+	}
+	return m.prerequisites("grow the disks of", vmTitle(rec.Name), 0, toolCheckExt4, toolResizeExt4)
+}
+
+// apply makes the record say what was asked.
+func apply(v *store.VM, how api.SetVM) {
+	if how.VCPUs != nil {
+		v.VCPUs = *how.VCPUs
+	}
+	if how.MemoryBytes != nil {
+		v.MemoryBytes = *how.MemoryBytes
+	}
+	if how.DiskBytes != nil {
+		v.DiskBytes = max(v.DiskBytes, *how.DiskBytes)
+	}
+	if how.SystemOverlayBytes != nil {
+		v.SystemOverlayBytes = max(v.SystemOverlayBytes, *how.SystemOverlayBytes)
+	}
+	for k, val := range how.Labels {
+		if val == "" {
+			delete(v.Labels, k)
+			continue
+		}
+		if v.Labels == nil {
+			v.Labels = map[string]string{}
+		}
+		v.Labels[k] = val
+	}
+}
+
+func changes(rec store.VM, how api.SetVM) bool {
+	if how.VCPUs != nil && *how.VCPUs != rec.VCPUs || how.MemoryBytes != nil && *how.MemoryBytes != rec.MemoryBytes ||
+		how.DiskBytes != nil && *how.DiskBytes != rec.DiskBytes ||
+		how.SystemOverlayBytes != nil && *how.SystemOverlayBytes != rec.SystemOverlayBytes {
+		return true
+	}
+	for k, v := range how.Labels {
+		if have, ok := rec.Labels[k]; v == "" && ok || v != "" && have != v {
+			return true
+		}
+	}
+	return false
+}
+
+// doSet writes the record first: a disk smaller than its record is grown at
+// the next start, whatever happens here.
+func (m *Manager) doSet(ctx context.Context, op *operation.Op, p verbParams) error {
+	mc := m.machine(p.ID)
+	if err := mc.acquire(ctx); err != nil {
+		return err
+	}
+	defer mc.release()
+	rec, err := m.d.Store.VM(ctx, p.ID)
+	if err != nil {
+		return err
+	}
+	if _, err := gate(verbSet, rec.Name, m.status(rec)); err != nil {
+		return err
+	}
+	rec, err = m.d.Store.UpdateVM(ctx, p.ID, func(v *store.VM) error { apply(v, *p.Set); return nil })
+	if err != nil {
+		return err
+	}
+	dir := m.d.Layout.VM(p.ID)
+	for _, d := range []struct {
+		role, path string
+		bytes      int64
+	}{{guestapi.RoleSystem, dir.SystemDisk(), rec.SystemOverlayBytes}, {guestapi.RoleWork, dir.WorkDisk(), rec.DiskBytes}} {
+		if !grows(d.path, d.bytes) {
+			continue
+		}
+		op.Stage("growing the " + d.role + " disk")
+		if err := m.grow(ctx, mc, dir, d.role, d.path, d.bytes); err != nil {
+			return err
+		}
+	}
+	m.event("vm.changed", rec, nil)
+	return m.result(ctx, op, p.ID, true)
+}
+
+// grow enlarges one disk: offline when nothing runs, online when the VMM can be
+// told; else it stays for the next start, and Pending says so.
+func (m *Manager) grow(ctx context.Context, mc *machine, dir layout.VMDir, role, path string, bytes int64) error {
+	r := mc.current()
+	if r == nil {
+		return m.d.Host.GrowExt4(ctx, path, bytes)
+	}
+	vmm, ok := mc.keeperOf(r).(resizer)
+	if !ok {
+		return nil
+	}
+	if err := vmm.Resize(ctx, role, bytes); err != nil {
+		if api.KindOf(err) == api.KindUnsupported {
+			return nil
+		}
+		return err
+	}
+	guest, _ := mc.guest()
+	if guest == nil {
+		return api.Errorf(api.KindBadState, "cannot grow the %s disk: the vm ended", role)
+	}
+	_, err := guest.Grow(ctx, role)
+	return err
+}

@@ -1,0 +1,54 @@
+package vm
+
+import (
+	"context"
+
+	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/operation"
+)
+
+// Start boots a stopped VM. On a running one it changes nothing; when it is
+// starting already, it joins.
+func (m *Manager) Start(ctx context.Context, ref string) (api.Operation, error) {
+	rec, err := m.find(ctx, ref)
+	if err != nil {
+		return api.Operation{}, err
+	}
+	if m.status(rec) == api.StatusStopped {
+		// At the door already, so that the caller need not look into an
+		// operation for what is missing here.
+		if err := m.ready(rec, m.d.Layout.VM(rec.ID)); err != nil {
+			return api.Operation{}, err
+		}
+	}
+	return m.begin(ctx, kindStart, verbStart, rec, verbParams{Ref: ref})
+}
+
+// Restart stops the VM in order, if it runs, and boots it.
+func (m *Manager) Restart(ctx context.Context, ref string) (api.Operation, error) {
+	rec, err := m.find(ctx, ref)
+	if err != nil {
+		return api.Operation{}, err
+	}
+	return m.begin(ctx, kindRestart, verbRestart, rec, verbParams{Ref: ref})
+}
+
+func (m *Manager) doStart(ctx context.Context, op *operation.Op, p verbParams) error {
+	mc, rec, d, done, err := m.hold(ctx, op.ID(), verbStart, p.ID, api.StatusStarting)
+	if err != nil {
+		return err
+	}
+	if d == nothing {
+		done()
+		return m.result(ctx, op, p.ID, false)
+	}
+	rec, _, err = m.boot(ctx, mc, rec, op, nil)
+	if err != nil {
+		defer done()
+		return m.bootFailed(ctx, mc, rec, err)
+	}
+	done()
+	v := m.view(rec)
+	v.Changed = true
+	return op.SetResult(v)
+}
