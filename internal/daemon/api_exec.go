@@ -22,7 +22,7 @@ func (s *server) execVM(w http.ResponseWriter, r *http.Request) error {
 func (s *server) run(w http.ResponseWriter, r *http.Request) error {
 	return serveStream(s, w, r, func(ctx context.Context, req api.Run, st *stream) error {
 		switch req.End {
-		case api.EndKeep, api.EndStop, api.EndRemove:
+		case "", api.EndKeep, api.EndStop, api.EndRemove:
 			return s.vms.Run(ctx, req, st)
 		}
 		return api.Errorf(api.KindInvalid, "cannot run: end is %q, want keep, stop or remove", clip(req.End))

@@ -4,6 +4,6 @@
 // the routes and the bus of events; it wires store, operations, images, kernels
 // and VMs to each other and starts and ends them in order. It decides nothing
 // about VMs or images itself: a handler reads the request, asks one noun, writes
-// the reply. Start at Run in daemon.go, then routes.go, the one table of all
+// the reply. Start at Run in daemon.go and serve in serve.go, then routes.go, the one table of all
 // routes, and wiring.go.
 package daemon
