@@ -166,3 +166,12 @@ func osRelease(path string) (id, codename string) {
 	}
 	return id, codename
 }
+
+// FindMirrors gives the mirrors to use: the configured ones, else those of the
+// host's apt, else Debian's own.
+func FindMirrors(configured string) (Mirrors, error) {
+	if configured != "" {
+		return ParseMirror(configured)
+	}
+	return HostMirrors("/"), nil
+}

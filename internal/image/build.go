@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -51,14 +52,20 @@ func Build(ctx context.Context, dir layout.ImageDir, recipe Recipe, opt BuildOpt
 	sources := opt.Mirrors.Sources(recipe.Suite)
 	files := append([]File{{"etc/apt/sources.list.d/debian.sources", sources.Deb822()}}, recipe.Files...)
 	rw := newRewriter(files, leftovers[:], opt.Now)
-	if opt.Report != nil {
-		rw.progress = func(n int64) {
-			opt.Report(debian.Progress{Stage: "writing the file system", Done: n, Unit: "bytes"})
+	var reporting sync.Mutex // mmdebstrap's words and the archive come on two goroutines
+	report := func(p debian.Progress) {
+		if opt.Report != nil {
+			reporting.Lock()
+			defer reporting.Unlock()
+			opt.Report(p)
 		}
+	}
+	rw.progress = func(n int64) {
+		report(debian.Progress{Stage: "writing the file system", Done: n, Unit: "bytes"})
 	}
 	err := debian.Bootstrap(ctx, debian.Options{
 		Suite: recipe.Suite, Variant: recipe.Variant, Packages: recipe.Packages, Sources: sources,
-		AptOptions: opt.AptOptions, TempDir: opt.TempDir, Report: opt.Report,
+		AptOptions: opt.AptOptions, TempDir: opt.TempDir, Report: report,
 	}, func(r io.Reader) error {
 		return ext4.Write(dir.RootFS(), ext4.UUID(dir.Dir), func(tw *tar.Writer) error {
 			return rw.copy(tar.NewReader(r), tw)
