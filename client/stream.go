@@ -84,7 +84,7 @@ func (s *Stream) failure(err error) error {
 	if s.ctx.Err() != nil {
 		return contextError(s.ctx)
 	}
-	if websocket.CloseStatus(err) == websocket.StatusMessageTooBig {
+	if errors.Is(err, websocket.ErrMessageTooBig) {
 		return api.Errorf(api.KindInternal, "cannot follow the command: the daemon sent a message over %d bytes", maxMessage)
 	}
 	return api.Errorf(api.KindUnavailable, "cannot follow the command: the connection to the daemon broke: %w", err).WithHint("banger daemon status")
