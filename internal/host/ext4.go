@@ -1,0 +1,183 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/bangervm/banger/api"
+)
+
+// MinExt4 is the smallest file system that MakeExt4 makes; below it there is no
+// room for a journal.
+const MinExt4 = 16 << 20
+
+// sector is what the size of a disk is a multiple of; sizes are rounded up.
+const sector = 4096
+
+// MakeExt4 makes a sparse file with an empty ext4 whose root folder belongs to
+// root. Nothing is written but the few blocks that describe it, the rest is
+// initialised by the kernel that mounts it. No space is reserved for root, for in
+// a machine everything is root's. The file must not exist; on an error it does not.
+func (h *Real) MakeExt4(ctx context.Context, path string, size int64) (err error) {
+	fail := func(err error) error {
+		return api.Errorf(api.KindOf(classify(err)), "cannot make disk %s of %d bytes: %w", path, size, err).WithHint("%s", hintFor(err, path))
+	}
+	if size < MinExt4 {
+		return api.Errorf(api.KindInvalid, "cannot make disk %s of %d bytes: at least %d are needed", path, size, MinExt4)
+	}
+	tool, err := h.Find("mke2fs")
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fail(err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(path)
+		}
+	}()
+	err = f.Truncate(roundUp(size))
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fail(err)
+	}
+	err = h.run(ctx, tool, "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0",
+		"-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", path)
+	if err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// GrowExt4 enlarges the file and the ext4 of a disk that no machine uses. It is
+// safe to run again after it was cut off, and does nothing when the disk is that
+// large already. A smaller size is refused.
+func (h *Real) GrowExt4(ctx context.Context, path string, size int64) error {
+	fail := func(err error) error {
+		return api.Errorf(api.KindOf(classify(err)), "cannot grow disk %s to %d bytes: %w", path, size, err).WithHint("%s", hintFor(err, path))
+	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		return fail(err)
+	}
+	size = roundUp(size)
+	if fi.Size() > size {
+		return api.Errorf(api.KindInvalid, "cannot shrink disk %s from %d to %d bytes: only growing is safe", path, fi.Size(), size)
+	}
+	check, err := h.Find("e2fsck")
+	if err != nil {
+		return err
+	}
+	resize, err := h.Find("resize2fs")
+	if err != nil {
+		return err
+	}
+	// resize2fs insists on a check since the last mount, which also replays the
+	// journal of a disk that was not unmounted. It comes before the file grows,
+	// so that a disk beyond repair stays as it was.
+	if err := h.run(ctx, check, "-f", "-p", path); err != nil {
+		return fail(err)
+	}
+	if fi.Size() < size {
+		if err := os.Truncate(path, size); err != nil {
+			return fail(err)
+		}
+	}
+	if err := h.run(ctx, resize, path); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+func roundUp(size int64) int64 { return (size + sector - 1) / sector * sector }
+
+// toolFailure is a tool that ended badly, with its last words.
+type toolFailure struct {
+	tool, said string
+	err        error
+}
+
+func (e *toolFailure) Error() string {
+	if e.said == "" {
+		return fmt.Sprintf("%s: %v", e.tool, e.err)
+	}
+	return fmt.Sprintf("%s: %s (%v)", e.tool, e.said, e.err)
+}
+
+func (e *toolFailure) Unwrap() error { return e.err }
+
+// run runs one of e2fsprogs. e2fsck's code 1 means that it repaired something,
+// which is what it was asked for.
+func (h *Real) run(ctx context.Context, tool string, args ...string) error {
+	cmd := exec.CommandContext(ctx, tool, args...)
+	cmd.Env = toolEnv(h.env)
+	cmd.WaitDelay = 5 * time.Second
+	// A group of its own: Ctrl-C at a daemon in the foreground must not cut it off.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var exit *exec.ExitError
+	if strings.HasSuffix(tool, "e2fsck") && errors.As(err, &exit) && exit.ExitCode() == 1 {
+		return nil
+	}
+	return &toolFailure{tool: tool, said: lastLine(out.String()), err: err}
+}
+
+// lastLine is the last line that says something.
+func lastLine(s string) string {
+	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
+	for i := len(lines) - 1; i >= 0; i-- {
+		if l := strings.TrimSpace(lines[i]); l != "" {
+			return l[:min(len(l), 300)]
+		}
+	}
+	return ""
+}
+
+// classify gives an error of this file its kind.
+func classify(err error) error {
+	var known *api.Error
+	var tool *toolFailure
+	kind := kindOf(err)
+	switch {
+	case errors.As(err, &known):
+		return known
+	case errors.Is(err, context.Canceled):
+		kind = api.KindCancelled
+	case errors.Is(err, context.DeadlineExceeded):
+		kind = api.KindTimeout
+	case errors.As(err, &tool) && strings.Contains(tool.said, "No space left"):
+		kind = api.KindNoSpace
+	case errors.Is(err, os.ErrExist):
+		kind = api.KindExists
+	}
+	return api.Errorf(kind, "%w", err)
+}
+
+func hintFor(err error, path string) string {
+	switch api.KindOf(classify(err)) {
+	case api.KindNoSpace:
+		return "df -h " + path
+	case api.KindDenied, api.KindNotFound:
+		return "ls -ld " + path
+	}
+	return "banger doctor"
+}
