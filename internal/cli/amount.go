@@ -2,6 +2,8 @@ package cli
 
 import (
 	"time"
+
+	"github.com/bangervm/banger/internal/config"
 )
 
 // sizeFlag is a size in bytes, read by parse.

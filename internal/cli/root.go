@@ -94,12 +94,15 @@ func (a *app) before() error {
 func (a *app) flagError(cmd *cobra.Command, err error) error {
 	var known *api.Error
 	if errors.As(err, &known) {
-		if known.Kind == api.KindUnsupported {
-			return known // says it all
+		e := known
+		if !strings.HasPrefix(known.Message, "cannot ") { // does not say it all
+			e = api.AsError(err)
 		}
-		e := api.AsError(err)
-		if e.Hint == "" {
-			e = e.WithHint("%s --help", cmd.CommandPath())
+		switch {
+		case strings.HasPrefix(e.Hint, "--"):
+			return e.WithHint("%s %s", cmd.CommandPath(), e.Hint)
+		case e.Hint == "" && e.Kind == api.KindInvalid:
+			return e.WithHint("%s --help", cmd.CommandPath())
 		}
 		return e
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/client"
+	"github.com/bangervm/banger/internal/config"
 )
 
 func (a *app) vmLogs() *cobra.Command {
