@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/guestlink"
 	"github.com/bangervm/banger/internal/vmm"
 	"github.com/bangervm/banger/internal/vmm/console"
 	"github.com/bangervm/banger/internal/vmm/qemu/qmp"
@@ -23,7 +24,7 @@ type Machine struct {
 	log        *slog.Logger
 	process    *process
 	qmp        *qmp.Client
-	mux        *link
+	mux        *guestlink.Mux
 	words      *output
 	scan       console.Scanner
 	linkSocket string

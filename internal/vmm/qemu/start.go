@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/guestlink"
 	"github.com/bangervm/banger/internal/vmm"
 	"github.com/bangervm/banger/internal/vmm/console"
 	"github.com/bangervm/banger/internal/vmm/qemu/qmp"
@@ -104,7 +105,7 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 		<-p.done
 		return nil, d.explain(ctx, spec, err, p, words)
 	}
-	m.mux = newLink(func(ctx context.Context) (net.Conn, error) {
+	m.mux = guestlink.NewMux(func(ctx context.Context) (net.Conn, error) {
 		var dialer net.Dialer
 		return dialer.DialContext(ctx, "unix", link)
 	}, d.log)

@@ -1,0 +1,186 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"github.com/bangervm/banger/api"
+)
+
+const (
+	nic = 1
+	// maxFlows bounds the guest's connections and UDP flows together.
+	maxFlows = 4096
+	// maxHandshakes bounds connections that are being made.
+	maxHandshakes = 512
+)
+
+// Network is a running user-mode network; User.Start makes it.
+type Network struct {
+	user      User
+	log       *slog.Logger
+	forbidden []netip.Prefix
+	listener  net.Listener
+	stack     *stack.Stack
+	wire      *wire
+	resolvers *resolvers
+
+	ctx    context.Context // ends with the network
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	flows  int
+	conns  map[net.Conn]struct{} // the VMM's
+}
+
+// Start serves the VMM that connects to the listener, which the network closes
+// when it is closed. ctx bounds Start only.
+func (u User) Start(ctx context.Context, listener net.Listener, log *slog.Logger) (*Network, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	gatewayMAC, _, err := u.check()
+	if err != nil {
+		return nil, err
+	}
+	n := &Network{
+		user: u, log: log, forbidden: forbidden(), listener: listener, resolvers: newResolvers(u.ResolvConf),
+		wire:  &wire{mtu: uint32(u.MTU), mac: tcpip.LinkAddress(gatewayMAC), gateway: u.Gateway.As4()},
+		conns: map[net.Conn]struct{}{},
+	}
+	if n.stack, err = newStack(u, n.wire); err != nil {
+		return nil, api.Errorf(api.KindInternal, "cannot set up the user network: %w", err)
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(n.stack, 0, maxHandshakes, n.forwardTCP).HandlePacket)
+	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(n.stack, n.forwardUDP).HandlePacket)
+	n.wg.Go(n.accept)
+	return n, nil
+}
+
+func newStack(u User, w *wire) (*stack.Stack, error) {
+	s := stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
+	})
+	sack := tcpip.TCPSACKEnabled(true)
+	if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, &sack); err != nil {
+		return nil, errors.New(err.String())
+	}
+	if err := s.CreateNIC(nic, w); err != nil {
+		return nil, errors.New(err.String())
+	}
+	address := tcpip.AddressWithPrefix{Address: tcpip.AddrFrom4(u.Gateway.As4()), PrefixLen: u.Subnet.Bits()}
+	if err := s.AddProtocolAddress(nic, tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: address}, stack.AddressProperties{}); err != nil {
+		return nil, errors.New(err.String())
+	}
+	// The stack stands for every address but the guest's.
+	if err := s.SetSpoofing(nic, true); err != nil {
+		return nil, errors.New(err.String())
+	}
+	if err := s.SetPromiscuousMode(nic, true); err != nil {
+		return nil, errors.New(err.String())
+	}
+	s.SetRouteTable([]tcpip.Route{{Destination: address.Subnet(), NIC: nic}})
+	return s, nil
+}
+
+// accept serves one VMM after the other.
+func (n *Network) accept() {
+	for {
+		conn, err := n.listener.Accept()
+		if err != nil {
+			if n.ctx.Err() == nil {
+				n.log.Error("the user network accepts no VMM any more", "error", err)
+			}
+			return
+		}
+		if !n.adopt(conn) {
+			conn.Close()
+			return
+		}
+		if err := n.wire.serve(conn); err != nil && n.ctx.Err() == nil {
+			n.log.Debug("the VMM left the user network", "reason", err)
+		}
+		n.mu.Lock()
+		delete(n.conns, conn)
+		n.mu.Unlock()
+		conn.Close()
+	}
+}
+
+func (n *Network) adopt(conn net.Conn) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return false
+	}
+	n.conns[conn] = struct{}{}
+	return true
+}
+
+// begin counts one more flow of the guest; false means refuse it.
+func (n *Network) begin() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed || n.flows >= maxFlows {
+		return false
+	}
+	n.flows++
+	n.wg.Add(1)
+	return true
+}
+
+func (n *Network) end() {
+	n.mu.Lock()
+	n.flows--
+	n.mu.Unlock()
+	n.wg.Done()
+}
+
+// DialGuest connects to a TCP port of the guest, from the gateway's address.
+func (n *Network) DialGuest(ctx context.Context, port uint16) (net.Conn, error) {
+	conn, err := gonet.DialTCPWithBind(ctx, n.stack,
+		tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(n.user.Gateway.As4())},
+		tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(n.user.Guest.As4()), Port: port}, ipv4.ProtocolNumber)
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach port %d of the guest: %w", port, err)
+	}
+	return conn, nil
+}
+
+// Close ends all connections and waits for everything the network runs.
+func (n *Network) Close() error {
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		return nil
+	}
+	n.closed = true
+	for c := range n.conns {
+		c.Close()
+	}
+	n.mu.Unlock()
+	n.cancel()
+	err := n.listener.Close()
+	n.stack.Close()
+	n.wg.Wait()
+	n.stack.Wait()
+	return err
+}
