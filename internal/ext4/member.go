@@ -45,7 +45,7 @@ func Member(h *tar.Header, name, target string) *tar.Header {
 		m.Linkname, m.Size = target, 0
 	case tar.TypeSymlink, tar.TypeDir, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 		m.Size = 0
-	case tar.TypeRegA, tar.TypeGNUSparse, tar.TypeCont: //nolint:staticcheck // old archives have TypeRegA
+	case tar.TypeGNUSparse, tar.TypeCont:
 		m.Typeflag = tar.TypeReg
 	}
 	for k, v := range h.PAXRecords {

@@ -9,9 +9,9 @@ import (
 	"github.com/bangervm/banger/internal/layout"
 )
 
-// TestBuildReal makes the default image from the Debian archive and keeps it in
+// TestBuildRealImage makes the default image from the Debian archive and keeps it in
 // BANGER_IMAGE_OUT, if set.
-func TestBuildReal(t *testing.T) {
+func TestBuildRealImage(t *testing.T) {
 	dir := os.Getenv("BANGER_IMAGE_OUT")
 	if dir == "" {
 		dir = t.TempDir()

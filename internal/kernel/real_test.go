@@ -8,9 +8,9 @@ import (
 	"github.com/bangervm/banger/internal/layout"
 )
 
-// TestBuildReal makes the default kernel from the Debian archive and keeps it
+// TestBuildRealKernel makes the default kernel from the Debian archive and keeps it
 // in BANGER_KERNEL_OUT, if set.
-func TestBuildReal(t *testing.T) {
+func TestBuildRealKernel(t *testing.T) {
 	dir := os.Getenv("BANGER_KERNEL_OUT")
 	if dir == "" {
 		dir = t.TempDir()
