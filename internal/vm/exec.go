@@ -178,8 +178,8 @@ type relay struct {
 
 // run relays until the command's exit, which it returns but does not send. The
 // guest's stream is closed at the end.
-func (l *relay) run(ctx context.Context) (api.Exit, error) {
-	ctx, cancel := context.WithCancel(ctx)
+func (l *relay) run(parent context.Context) (api.Exit, error) {
+	ctx, cancel := context.WithCancel(parent)
 	var wg sync.WaitGroup
 	gone := make(chan struct{}) // the client is
 	wg.Add(1)
@@ -190,16 +190,21 @@ func (l *relay) run(ctx context.Context) (api.Exit, error) {
 			l.hang(ctx)
 		}
 	}()
+	release := context.AfterFunc(parent, func() { _ = l.guest.Close() }) // the daemon leaves
 	exit, err := l.downstream(ctx, gone)
+	release()
 	cancel()
 	_ = l.guest.Close() // also ends a Send that waits
 	wg.Wait()
-	select {
-	case <-gone:
-		if err != nil {
+	if err != nil {
+		select {
+		case <-gone:
 			return exit, errClientGone
+		default:
 		}
-	default:
+		if parent.Err() != nil {
+			return exit, api.Errorf(api.KindCancelled, "cannot follow the command: %w", context.Cause(parent))
+		}
 	}
 	return exit, err
 }

@@ -11,7 +11,8 @@ import (
 )
 
 // Rename gives a VM another name; the guest hears of it at its next start.
-func (m *Manager) Rename(ctx context.Context, ref, name string) (api.VM, error) {
+func (m *Manager) Rename(ctx context.Context, ref string, how api.RenameVM) (api.VM, error) {
+	name := how.Name
 	if err := checkName(name); err != nil {
 		return api.VM{}, err
 	}
