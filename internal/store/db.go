@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/url"
 	"os"
@@ -55,11 +56,8 @@ var pragmas = []string{
 	"trusted_schema(OFF)",
 }
 
-func dsn(path, txlock string, extra ...string) string {
-	q := url.Values{"_txlock": {txlock}}
-	for _, p := range append(append([]string{}, pragmas...), extra...) {
-		q.Add("_pragma", p)
-	}
+func dsn(path, txlock string, pragmas ...string) string {
+	q := url.Values{"_txlock": {txlock}, "_pragma": pragmas}
 	u := url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}
 	return u.String()
 }
@@ -74,18 +72,25 @@ func Open(ctx context.Context, path string, log *slog.Logger) (*DB, error) {
 		return nil, api.Errorf(api.KindInvalid, "cannot open the store %s: %w", path, err)
 	}
 	d := &DB{path: path, log: log, turn: make(chan struct{}, 1), full: true}
-	if err := checkFile(path); err != nil {
+	fresh, err := checkFile(path)
+	if err != nil {
 		return nil, err
 	}
-	if d.write, err = sql.Open("sqlite", dsn(path, "immediate")); err != nil {
+	version := 0
+	if !fresh {
+		if version, err = d.inspect(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if d.write, err = sql.Open("sqlite", dsn(path, "immediate", pragmas...)); err != nil {
 		return nil, d.fail(err, "open the store %s", path)
 	}
 	d.write.SetMaxOpenConns(1)
-	if err := d.prepare(ctx); err != nil {
+	if err := d.migrate(ctx, version); err != nil {
 		_ = d.write.Close()
 		return nil, err
 	}
-	if d.read, err = sql.Open("sqlite", dsn(path, "deferred", "query_only(ON)")); err != nil {
+	if d.read, err = sql.Open("sqlite", dsn(path, "deferred", append([]string{"query_only(ON)"}, pragmas...)...)); err != nil {
 		_ = d.write.Close()
 		return nil, d.fail(err, "open the store %s", path)
 	}
@@ -148,35 +153,36 @@ func (d *DB) update(ctx context.Context, how durability, f func(context.Context,
 }
 
 // checkFile refuses what SQLite would silently start over: a file that is not a
-// database, or an emptied or missing one beside a log that still holds data.
-func checkFile(path string) error {
+// database, or an emptied or missing one beside a log that still holds data. It
+// makes a missing file, closed to others, and reports a store that is yet to fill.
+func checkFile(path string) (fresh bool, err error) {
 	log, logErr := os.Stat(path + "-wal")
 	hasLog := logErr == nil && log.Size() > 0
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		if hasLog {
-			return damaged(path, fmt.Errorf("the file is missing, but its log %s-wal is there", path))
-		}
-		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	fi, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && hasLog:
+		return false, damaged(path, fmt.Errorf("the file is missing, but its log %s-wal is there", path))
+	case err == nil && !fi.Mode().IsRegular():
+		return false, damaged(path, errors.New("it is not a regular file"))
+	case err == nil && fi.Size() == 0 && hasLog:
+		return false, damaged(path, fmt.Errorf("the file is empty, but its log %s-wal is not", path))
 	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return api.Errorf(fileKind(err), "cannot open the store %s: %w", path, errors.Unwrap(err)).
-			WithHint("ls -l %s", path)
+		return false, api.Errorf(fileKind(err), "cannot open the store: %w", err).WithHint("ls -ld %s %s", filepath.Dir(path), path)
 	}
 	defer func() { _ = f.Close() }()
 	head := make([]byte, len(magic))
-	switch n, err := f.ReadAt(head, 0); {
-	case n == 0 && hasLog:
-		return damaged(path, fmt.Errorf("the file is empty, but its log %s-wal is not", path))
-	case n == 0:
-		if fi, statErr := f.Stat(); statErr != nil || !fi.Mode().IsRegular() {
-			return damaged(path, fmt.Errorf("it is not a regular file (%w)", err))
-		}
-		return nil
+	n, err := f.ReadAt(head, 0)
+	switch {
+	case n == 0 && errors.Is(err, io.EOF):
+		return true, nil
+	case err != nil && !errors.Is(err, io.EOF):
+		return false, api.Errorf(api.KindInternal, "cannot read the store: %w", err)
 	case string(head) != magic:
-		return damaged(path, errors.New("it does not begin as a SQLite database does"))
+		return false, damaged(path, errors.New("it does not begin as a SQLite database does"))
 	}
-	return nil
+	return false, nil
 }
 
 // magic is how every SQLite database begins (sqlite.org/fileformat.html, 1.3).

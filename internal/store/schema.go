@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/bangervm/banger/api"
@@ -55,29 +56,42 @@ var migrations = []string{
 // whether it is sound; beyond it that would take too long.
 const quickCheckBelow = 2 << 20
 
-// prepare checks the database and applies the migrations it lacks.
-func (d *DB) prepare(ctx context.Context) error {
-	var version, app, tables, pages int
-	if err := d.write.QueryRowContext(ctx,
+// inspect reads the schema's version and checks that the database is ours and
+// sound. It reads only: not even the log of a damaged store is folded in.
+func (d *DB) inspect(ctx context.Context) (version int, err error) {
+	db, err := sql.Open("sqlite", dsn(d.path, "deferred", "busy_timeout(5000)", "query_only(ON)", "cache_size(-512)")+"&mode=ro")
+	if err != nil {
+		return 0, d.fail(err, "open the store %s", d.path)
+	}
+	db.SetMaxOpenConns(1)
+	defer func() { _ = db.Close() }()
+	var app, tables int
+	var bytes int64
+	if err := db.QueryRowContext(ctx,
 		`SELECT user_version, application_id, (SELECT count(*) FROM sqlite_schema), page_count*page_size
 		 FROM pragma_user_version, pragma_application_id, pragma_page_count, pragma_page_size`).
-		Scan(&version, &app, &tables, &pages); err != nil {
-		return d.fail(err, "open the store %s", d.path)
+		Scan(&version, &app, &tables, &bytes); err != nil {
+		return 0, d.fail(err, "open the store %s", d.path)
 	}
 	switch {
-	case tables > 0 && app != applicationID:
-		return damaged(d.path, fmt.Errorf("it is another program's database"))
+	case tables == 0 && app == 0 && version == 0:
+		return 0, nil // made, but never filled
+	case app != applicationID:
+		return 0, damaged(d.path, errors.New("it is another program's database"))
 	case version > len(migrations):
-		return api.Errorf(api.KindUnsupported, "cannot open the store %s: it was written by a newer banger (schema %d, this one knows %d)",
-			d.path, version, len(migrations)).WithHint("run the newer banger: type -a banger")
-	case version == 0 && tables > 0:
-		return damaged(d.path, fmt.Errorf("it has tables but no schema version"))
+		return 0, api.Errorf(api.KindUnsupported, "cannot open the store %s: it was written by a newer banger (schema %d, this one knows %d)",
+			d.path, version, len(migrations)).WithHint("type -a banger")
+	case version < 1 || tables == 0:
+		return 0, damaged(d.path, fmt.Errorf("it has %d tables of schema %d", tables, version))
 	}
-	if tables > 0 && pages <= quickCheckBelow {
-		if err := d.quickCheck(ctx, d.write); err != nil {
-			return err
-		}
+	if bytes > quickCheckBelow {
+		return version, nil
 	}
+	return version, d.quickCheck(ctx, db)
+}
+
+// migrate brings the schema from version to the newest, in one transaction.
+func (d *DB) migrate(ctx context.Context, version int) error {
 	if version == len(migrations) {
 		return nil
 	}
@@ -87,7 +101,10 @@ func (d *DB) prepare(ctx context.Context) error {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version=%d; PRAGMA application_id=%d", len(migrations), applicationID))
+		if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id=%d", applicationID)); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version=%d", len(migrations)))
 		return err
 	})
 	if err != nil {
@@ -111,7 +128,7 @@ func (d *DB) quickCheck(ctx context.Context, db *sql.DB) error {
 		return d.fail(err, "check the store %s", d.path)
 	}
 	if verdict != "ok" {
-		return damaged(d.path, fmt.Errorf("%s", verdict))
+		return damaged(d.path, errors.New(verdict))
 	}
 	return nil
 }
