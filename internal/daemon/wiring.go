@@ -1,0 +1,168 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/guestapi"
+	"github.com/bangervm/banger/internal/guestbin"
+	"github.com/bangervm/banger/internal/host"
+	"github.com/bangervm/banger/internal/image"
+	"github.com/bangervm/banger/internal/initramfs"
+	"github.com/bangervm/banger/internal/kernel"
+	"github.com/bangervm/banger/internal/layout"
+	"github.com/bangervm/banger/internal/network"
+	"github.com/bangervm/banger/internal/operation"
+	"github.com/bangervm/banger/internal/store"
+	"github.com/bangervm/banger/internal/vm"
+	"github.com/bangervm/banger/internal/vmm/qemu"
+)
+
+// closers end what was made, the last one first.
+type closers []func(context.Context) error
+
+func (c *closers) push(f func(context.Context) error) { *c = append(*c, f) }
+
+func (c *closers) close(ctx context.Context) error {
+	var errs []error
+	for len(*c) > 0 {
+		last := (*c)[len(*c)-1]
+		*c = (*c)[:len(*c)-1]
+		errs = append(errs, last(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// assemble makes every service, in the order of what they need, takes over what
+// the last daemon left, and gives the func that ends them in reverse. The caller
+// holds the lock. docs/adr/0001-explicit-wiring.md says why the order is this.
+func assemble(ctx context.Context, o Options) (sv services, end func(context.Context) error, err error) {
+	var made closers
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, made.close(context.WithoutCancel(ctx)))
+		}
+	}()
+	if err := clearStaging(o.Layout); err != nil {
+		return sv, nil, err
+	}
+	db, err := store.Open(ctx, o.Layout.Database(), o.Log)
+	if err != nil {
+		return sv, nil, err
+	}
+	made.push(func(context.Context) error { return db.Close() })
+	events, err := newBus(ctx, db, o.Log, time.Now, api.Event{
+		Kind: "daemon.started", Target: fmt.Sprint(os.Getpid()), Data: map[string]string{"version": o.Info.Version, "build": o.Info.Build},
+	})
+	if err != nil {
+		return sv, nil, err
+	}
+	made.push(func(context.Context) error { events.Close(); return nil })
+
+	ops := operation.New(db, events.Operation, time.Now, o.Log)
+	images := image.New(o.Layout, db, ops, o.Log, image.Options{Default: o.Config.DefaultImageName, Mirror: o.Config.DebianMirror})
+	kernels := kernel.New(o.Layout, db, ops, o.Log, kernel.Options{Mirror: o.Config.DebianMirror})
+	world := host.New(o.Getenv)
+	driver := qemu.New(qemu.Options{Binary: o.Config.QEMUBin}, o.Log)
+	choice := newChooser(driver, proberOf(driver, o.Layout, world, o.Log))
+	made.push(choice.close)
+	keepers, err := newKeepers(o.Config.QEMUBin)
+	if err != nil {
+		return sv, nil, err
+	}
+	vms := vm.New(vm.Deps{
+		Layout: o.Layout, Store: db, Operations: ops,
+		Images: vmImages{images}, Kernels: vmKernels{kernels}, Keepers: keepers,
+		Initrd: func(_ context.Context, path string, k layout.KernelDir, cfg guestapi.Config) error {
+			return initramfs.Write(o.Layout, path, k.BootModules(), cfg)
+		},
+		Host: world, Accel: choice, Network: network.DefaultUser().ForGuest(),
+		Defaults: vm.Defaults{
+			Image: o.Config.DefaultImageName, Driver: o.Config.Driver, Accelerator: o.Config.Accel, Network: o.Config.Network,
+			VCPUs: o.Config.VMDefaults.VCPU, MemoryBytes: o.Config.VMDefaults.Memory,
+			DiskBytes: o.Config.VMDefaults.DiskSize, SystemOverlayBytes: o.Config.VMDefaults.SystemOverlaySize,
+		},
+		Build: o.Info.Build, Log: o.Log, Now: time.Now, Event: events.Publish,
+	})
+	made.push(vms.Close)
+	made.push(ops.Close)
+
+	for _, recover := range []func(context.Context) error{kernels.Recover, images.Recover, vms.Recover, ops.Recover} {
+		if err := recover(ctx); err != nil {
+			return sv, nil, err
+		}
+	}
+	check := &doctor{
+		layout: o.Layout, info: o.Info, root: os.Geteuid() == 0, replaced: replaced,
+		accelerator: func(ctx context.Context) (string, string, error) {
+			k, err := defaultKernel(ctx, db, o.Layout)
+			if err != nil {
+				return "", "", err
+			}
+			c, err := choice.Choose(ctx, o.Config.Driver, o.Config.Accel, k)
+			return string(c.Accelerator), c.Reason, err
+		},
+		vmm: func(ctx context.Context) (string, error) {
+			v, err := driver.Check(ctx)
+			return fmt.Sprintf("%s %s, %s", driver.Name(), v.Text, v.Program), err
+		},
+		tools: hostTools(os.Geteuid() == 0),
+		tool: func(ctx context.Context, name string) (string, error) {
+			t, err := world.Tool(ctx, name)
+			return strings.TrimSpace(t.Path + " " + t.Version), err
+		},
+		namespaces: func(context.Context) error {
+			return errors.Join(world.UserNamespaces(), world.SubIDs(os.Geteuid()))
+		},
+		free: world.FreeDisk, memory: world.MemoryAvailable, resolvers: world.Resolvers, store: db.Check,
+		guest: func() error { _, err := guestbin.Open(); return err },
+		image: func(ctx context.Context) (string, error) {
+			_, err := images.Resolve(ctx, "", "never", nil)
+			return o.Config.DefaultImageName, err
+		},
+		kernel: func(ctx context.Context) (string, error) {
+			_, err := kernels.Resolve(ctx, "", "never", nil)
+			return kernel.DefaultName, err
+		},
+	}
+	return services{
+		vms: httpVMs{vms}, images: images, kernels: kernels, operations: httpOperations{ops}, events: events, doctor: check.run,
+	}, made.close, nil
+}
+
+// clearStaging deletes what a dead daemon left half-made.
+func clearStaging(l layout.Layout) error {
+	entries, err := os.ReadDir(l.Staging())
+	if err != nil {
+		return api.Errorf(fileKind(err), "cannot look at the staging folder: %w", err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(l.Staging(), e.Name())); err != nil {
+			return api.Errorf(fileKind(err), "cannot clear the staging folder: %w", err).WithHint("ls -la %s", l.Staging())
+		}
+	}
+	return nil
+}
+
+// defaultKernel is where the default kernel lies; kind not-found when it was
+// not pulled yet.
+func defaultKernel(ctx context.Context, db *store.DB, l layout.Layout) (layout.KernelDir, error) {
+	k, err := db.KernelByName(ctx, kernel.DefaultName)
+	if err != nil {
+		return layout.KernelDir{}, err
+	}
+	return l.Kernel(k.ID), nil
+}
+
+// replaced says whether the file of the running program was removed or
+// overwritten by another since it started.
+func replaced() bool {
+	target, err := os.Readlink("/proc/self/exe")
+	return err == nil && strings.HasSuffix(target, " (deleted)")
+}
