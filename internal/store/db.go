@@ -131,15 +131,8 @@ func (d *DB) update(ctx context.Context, how durability, f func(context.Context,
 		return sql.ErrConnDone
 	}
 	ctx = context.WithoutCancel(ctx)
-	if d.full != bool(how) {
-		level := "NORMAL"
-		if how == durable {
-			level = "FULL"
-		}
-		if _, err := d.write.ExecContext(ctx, "PRAGMA synchronous="+level); err != nil {
-			return err
-		}
-		d.full = bool(how)
+	if err := d.setSync(ctx, how); err != nil {
+		return err
 	}
 	tx, err := d.write.BeginTx(ctx, nil)
 	if err != nil {
@@ -150,6 +143,22 @@ func (d *DB) update(ctx context.Context, how durability, f func(context.Context,
 		return err
 	}
 	return tx.Commit()
+}
+
+// setSync makes the writer's commits durable or relaxed. turn is held.
+func (d *DB) setSync(ctx context.Context, how durability) error {
+	if d.full == bool(how) {
+		return nil
+	}
+	level := "NORMAL"
+	if how == durable {
+		level = "FULL"
+	}
+	if _, err := d.write.ExecContext(ctx, "PRAGMA synchronous="+level); err != nil {
+		return err
+	}
+	d.full = bool(how)
+	return nil
 }
 
 // checkFile refuses what SQLite would silently start over: a file that is not a
