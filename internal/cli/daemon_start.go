@@ -27,6 +27,10 @@ const (
 	daemonStartPoll    = 5 * time.Millisecond
 )
 
+// maxDaemonLog is the size beyond which a starting daemon's log begins anew;
+// one older log is kept.
+const maxDaemonLog = 4 << 20
+
 // dial connects to the daemon; where nobody listens it starts one first, if
 // this command may.
 func (a *app) dial(ctx context.Context) (net.Conn, error) {
@@ -111,6 +115,9 @@ type daemonChild struct {
 // of our files open, in the root folder.
 func (a *app) launchDaemon() (daemonChild, error) {
 	path := a.layout.DaemonLog()
+	if fi, err := os.Stat(path); err == nil && fi.Size() > maxDaemonLog {
+		_ = os.Rename(path, path+".1") // a log that stays long is no reason to fail
+	}
 	log, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return daemonChild{}, api.Errorf(api.KindUnavailable, "cannot start the daemon: %w", err)

@@ -14,6 +14,7 @@ import (
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/client"
 	"github.com/bangervm/banger/internal/cli/ui"
+	"github.com/bangervm/banger/internal/config"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/version"
 )
@@ -33,6 +34,9 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
 	Programs       Programs
+	// Config reads the configuration, for the defaults that help shows; nil
+	// shows them as they are on any host.
+	Config func(layout.Layout) (config.Config, error)
 }
 
 // app is one call of banger.

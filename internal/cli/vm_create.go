@@ -22,7 +22,7 @@ type createFlags struct {
 	timeout  time.Duration
 }
 
-func (f *createFlags) add(cmd *cobra.Command) {
+func (f *createFlags) add(a *app, cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.SetNormalizeFunc(spellings)
 	r := &f.req
@@ -57,6 +57,7 @@ func (f *createFlags) add(cmd *cobra.Command) {
 	fs.StringVar(&f.entry, "entrypoint", "", "program that commands are handed to as arguments")
 	fs.StringVar(&r.RequestID, "request-id", "", "key that makes a second call with the same parameters give the same machine")
 	fs.Var(&durationFlag{d: &f.timeout}, "timeout", "give up after this long (exit code 124)")
+	cmd.SetHelpFunc(a.helpWithDefaults)
 	laterFlag(fs, "publish", "p", "publishing ports is not in this version")
 	laterFlag(fs, "nat", "", "the network mode bridge, which NAT belongs to, is not in this version")
 	laterFlag(fs, "auto-stop", "", "stopping idle machines is not in this version")
@@ -117,7 +118,7 @@ func (a *app) vmCreate() *cobra.Command {
 			return nil
 		},
 	}
-	f.add(cmd)
+	f.add(a, cmd)
 	cmd.Flags().BoolVar(&f.req.NoStart, "no-start", false, "make it only")
 	w.flags(cmd, false)
 	a.outputFlags(cmd, true)

@@ -206,10 +206,14 @@ func (a *app) captured(at *attachment, f streamFlags, detach bool) *capture {
 type capture struct{ stdout, stderr bounded }
 
 func (c *capture) result(exit api.Exit, began time.Time) api.ExecResult {
+	var took time.Duration
+	if !began.IsZero() { // else it could not be run at all
+		took = time.Since(began)
+	}
 	return api.ExecResult{
 		ExitCode: exit.Code, Signal: exit.Signal,
 		Stdout: c.stdout.b.String(), Stderr: c.stderr.b.String(), Truncated: c.stdout.cut || c.stderr.cut,
-		DurationMS: time.Since(began).Milliseconds(),
+		DurationMS: took.Milliseconds(),
 	}
 }
 

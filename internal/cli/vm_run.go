@@ -28,7 +28,7 @@ func (a *app) vmRun() *cobra.Command {
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	fs := cmd.Flags()
-	create.add(cmd)
+	create.add(a, cmd)
 	streams.add(fs)
 	fs.BoolVar(&remove, "rm", false, "delete the machine at the end, whatever happens")
 	fs.BoolVarP(&detach, "detach", "d", false, "leave the command running: print the machine's id")
@@ -169,7 +169,7 @@ func (a *app) runDetached(ctx context.Context, req api.CreateVM, argv []string, 
 		return err
 	}
 	if len(argv) > 0 && vm.Changed { // unchanged: the same request, whose command runs already
-		if err := a.detach(ctx, vm, argv); err != nil {
+		if err := a.detach(ctx, vm, append(slices.Clone(req.Entrypoint), argv...)); err != nil {
 			return err
 		}
 	}
