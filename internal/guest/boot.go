@@ -54,6 +54,7 @@ type initProcess struct {
 
 	system *os.File // the system disk's top folder, out of sight of the guest's root
 	disks  map[string]string
+	fresh  bool // the system disk was empty
 	bulk   *bulkListener
 
 	mu       sync.Mutex
@@ -146,7 +147,7 @@ func (i *initProcess) boot() error {
 		{"api file systems", mountAPI},
 		{"home", i.mountHome},
 		{"modules disk", i.mountModules},
-		{"names", func() error { return writeNames("/etc", cfg) }},
+		{"names", func() error { return writeNames("/etc", cfg, i.fresh) }},
 		{"network", func() error { return setupNetwork(cfg.Network) }},
 		{"limits", setLimits},
 	} {

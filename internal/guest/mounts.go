@@ -65,7 +65,8 @@ func (i *initProcess) mountRoot() error {
 		return err
 	}
 	i.step("disks")
-	if err := makeLayer("/lower", "/system/upper"); err != nil {
+	var err error
+	if i.fresh, err = makeLayer("/lower", "/system/upper"); err != nil {
 		return fmt.Errorf("cannot prepare the system disk: %w", err)
 	}
 	if err := os.Mkdir("/system/work", 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -97,29 +98,29 @@ func (i *initProcess) mountRoot() error {
 }
 
 // makeLayer makes the upper layer on first use: its top folder's owner and mode
-// are the ones the guest sees.
-func makeLayer(lower, upper string) error {
+// are the ones the guest sees. It says whether this was the first use.
+func makeLayer(lower, upper string) (fresh bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Stat(upper, &st); err == nil {
-		return nil
+		return false, nil
 	}
 	if err := unix.Stat(lower, &st); err != nil {
-		return err
+		return false, err
 	}
 	tmp := upper + ".tmp"
 	if err := os.RemoveAll(tmp); err != nil {
-		return err
+		return false, err
 	}
 	if err := os.Mkdir(tmp, 0o755); err != nil {
-		return err
+		return false, err
 	}
 	if err := os.Lchown(tmp, int(st.Uid), int(st.Gid)); err != nil {
-		return err
+		return false, err
 	}
 	if err := unix.Chmod(tmp, st.Mode&0o7777); err != nil {
-		return err
+		return false, err
 	}
-	return os.Rename(tmp, upper)
+	return true, os.Rename(tmp, upper)
 }
 
 // mountAPI mounts the kernel's file systems in the new root.

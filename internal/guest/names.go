@@ -19,8 +19,9 @@ import (
 const ours = "# banger"
 
 // writeNames sets the host name and writes hostname, hosts and resolv.conf
-// under etc, each only where it differs.
-func writeNames(etc string, cfg guestapi.Config) error {
+// under etc, each only where it differs. fresh says that what is there comes from
+// the image, not from a user of this VM.
+func writeNames(etc string, cfg guestapi.Config, fresh bool) error {
 	var errs []error
 	if err := unix.Sethostname([]byte(cfg.Hostname)); err != nil {
 		errs = append(errs, fmt.Errorf("cannot set the host name: %w", err))
@@ -31,7 +32,12 @@ func writeNames(etc string, cfg guestapi.Config) error {
 	errs = append(errs, update(filepath.Join(etc, "hostname"), func([]byte) []byte { return []byte(cfg.Hostname + "\n") }))
 	errs = append(errs, update(filepath.Join(etc, "hosts"), func(old []byte) []byte { return hosts(old, cfg.Hostname) }))
 	if len(cfg.Network.DNS) > 0 {
-		errs = append(errs, update(filepath.Join(etc, "resolv.conf"), func(old []byte) []byte { return resolvConf(old, cfg.Network.DNS) }))
+		errs = append(errs, update(filepath.Join(etc, "resolv.conf"), func(old []byte) []byte {
+			if fresh {
+				old = nil
+			}
+			return resolvConf(old, cfg.Network.DNS)
+		}))
 	}
 	return errors.Join(errs...)
 }

@@ -21,7 +21,10 @@ import (
 type DialFunc func(ctx context.Context) (net.Conn, error)
 
 const (
-	helloEvery = 150 * time.Millisecond
+	// The first greetings follow each other quickly: one of them may fall into
+	// the time in which the guest opens its port anew.
+	helloFirst = 10 * time.Millisecond
+	helloLast  = 200 * time.Millisecond
 	// maxRemains is how much of an older session may still be in the pipe.
 	maxRemains = 16 << 20
 	// streamWindow is how much of one stream the guest may send ahead.
@@ -181,9 +184,10 @@ func (m *Mux) handshake() (*yamux.Session, error) {
 		_ = conn.Close()
 		return nil, err
 	}
+	every := helloFirst
 	for tries := 0; ; tries++ {
 		hello := guestapi.LinkRecord(guestapi.LinkHello, nonce)
-		if again && tries >= 2 && tries < 12 {
+		if again && tries >= 6 && tries < 16 {
 			// The guest may be in the middle of a frame of the older session,
 			// which would swallow any number of greetings: fill it up.
 			pad := make([]byte, 64<<10)
@@ -192,7 +196,8 @@ func (m *Mux) handshake() (*yamux.Session, error) {
 			}
 			hello = append(pad, hello...)
 		}
-		_ = conn.SetDeadline(time.Now().Add(helloEvery))
+		_ = conn.SetDeadline(time.Now().Add(every))
+		every = min(2*every, helloLast)
 		if _, err := conn.Write(hello); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return fail(err)
 		}
