@@ -17,7 +17,7 @@ func (o *output) failure(status error) *api.Error {
 	}
 	for _, e := range o.errors {
 		if url, cause, ok := failedFetch(e); ok {
-			err := api.Errorf(api.KindUnavailable, "cannot download %s from %s: %s", path.Base(url), url, cause).
+			err := api.Errorf(api.KindUnavailable, "cannot download %s from %s: %s", fileOf(url), url, cause).
 				WithHint("banger config show")
 			err.Retryable = true
 			return err
@@ -50,6 +50,19 @@ func (o *output) failure(status error) *api.Error {
 		return api.Errorf(api.KindInternal, "cannot build from packages: mmdebstrap: %w: %s", status, o.last[len(o.last)-1])
 	}
 	return api.Errorf(api.KindInternal, "cannot build from packages: mmdebstrap: %w", status)
+}
+
+// fileOf names the file at the address for people: apt asks for package lists
+// by their hash, which tells nobody anything.
+func fileOf(url string) string {
+	before, _, ok := strings.Cut(url, "/by-hash/")
+	if !ok {
+		return path.Base(url)
+	}
+	if i := strings.Index(before, "/dists/"); i >= 0 {
+		before = before[i+1:]
+	}
+	return "a package list of " + before
 }
 
 // failedFetch reads apt's account of a download that failed:

@@ -68,8 +68,8 @@ func (o *output) line(s string) {
 		o.tell()
 	case strings.HasPrefix(s, "Need to get "):
 		if f := strings.Fields(s); len(f) >= 5 {
-			number, _, _ := strings.Cut(f[3], "/")
-			o.now = Progress{Stage: "downloading packages", Total: aptSize(number, f[4]), Unit: "bytes"}
+			unit, _, _ := strings.Cut(f[4], "/") // "12 MB/50 MB": what is not in a cache, of all
+			o.now = Progress{Stage: "downloading packages", Total: aptSize(f[3], unit), Unit: "bytes"}
 			o.tell()
 		}
 	case strings.Contains(s, " newly installed, "):

@@ -49,6 +49,10 @@ type BuildOptions struct {
 // of packages streams by. On an error what it made is left for the caller, who
 // owns dir, to remove.
 func Build(ctx context.Context, dir layout.ImageDir, recipe Recipe, opt BuildOptions) (Manifest, error) {
+	if err := debian.CheckSpace("build image",
+		debian.Need{Dir: opt.TempDir, Bytes: recipe.TreeBytes}, debian.Need{Dir: dir.Dir, Bytes: recipe.ImageBytes}); err != nil {
+		return Manifest{}, err
+	}
 	sources := opt.Mirrors.Sources(recipe.Suite)
 	files := append([]File{{"etc/apt/sources.list.d/debian.sources", sources.Deb822()}}, recipe.Files...)
 	rw := newRewriter(files, leftovers[:], opt.Now)

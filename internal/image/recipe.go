@@ -10,6 +10,9 @@ type Recipe struct {
 	Variant  string
 	Packages []string
 	Config   api.ImageConfig
+	// TreeBytes is about what the unpacked tree with its downloads takes while
+	// it is built, ImageBytes what the file system takes.
+	TreeBytes, ImageBytes int64
 	// Files are written into the image, over what packages bring.
 	Files []File
 }
@@ -29,6 +32,7 @@ func bookworm() Recipe {
 			"bash", "coreutils", "apt", "debian-archive-keyring", "git", "curl", "ca-certificates", "iproute2", "iputils-ping", "netbase",
 			"procps", "kmod", "less", "vim-tiny", "sudo", "openssh-client", "rsync", "make", "python3",
 		},
+		TreeBytes: 700 << 20, ImageBytes: 400 << 20,
 		Config: api.ImageConfig{Env: []string{"LANG=C.UTF-8"}},
 		Files: []File{
 			{"etc/default/locale", "LANG=C.UTF-8\n"},

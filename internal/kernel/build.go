@@ -45,6 +45,9 @@ var bootModules = [...]string{"virtio_mmio", "virtio_blk", "virtio_console", "ov
 type Recipe struct {
 	Suite   string
 	Package string
+	// TreeBytes is about what the unpacked package with its downloads takes
+	// while it is built, KernelBytes what the files made of it take.
+	TreeBytes, KernelBytes int64
 }
 
 // BuildOptions are the host's part in a build.
@@ -59,6 +62,10 @@ type BuildOptions struct {
 // exist and be empty: vmlinux, modules.ext4, boot.cpio and manifest.json. On an
 // error what it made is left for the caller, who owns dir, to remove.
 func Build(ctx context.Context, dir layout.KernelDir, recipe Recipe, opt BuildOptions) (Manifest, error) {
+	if err := debian.CheckSpace("build kernel",
+		debian.Need{Dir: opt.TempDir, Bytes: recipe.TreeBytes}, debian.Need{Dir: dir.Dir, Bytes: recipe.KernelBytes}); err != nil {
+		return Manifest{}, err
+	}
 	var m Manifest
 	sources := opt.Mirrors.Sources(recipe.Suite)
 	err := debian.Bootstrap(ctx, debian.Options{

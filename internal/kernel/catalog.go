@@ -24,7 +24,7 @@ const DefaultName = "debian-bookworm-cloud"
 func embedded() []entry {
 	return []entry{{
 		name: DefaultName, description: "Debian 12's signed kernel for cloud machines",
-		recipe: &Recipe{Suite: "bookworm", Package: "linux-image-cloud-amd64"},
+		recipe: &Recipe{Suite: "bookworm", Package: "linux-image-cloud-amd64", TreeBytes: 400 << 20, KernelBytes: 300 << 20},
 	}}
 }
 
