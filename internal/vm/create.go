@@ -71,9 +71,7 @@ func (m *Manager) create(ctx context.Context, req api.CreateVM, end string, hk *
 		m.mu.Unlock()
 		m.spawn(func(ctx context.Context) {
 			_, _ = m.d.Operations.Wait(ctx, op.ID()) // only its end matters here
-			m.mu.Lock()
-			delete(m.requests, req.RequestID)
-			m.mu.Unlock()
+			m.dropRequest(req.RequestID, op.ID())
 		})
 	}
 	return op.Snapshot(), p.ID, nil
@@ -109,7 +107,11 @@ func (m *Manager) again(ctx context.Context, p createParams) (api.Operation, str
 		}
 		if r.operation != "" {
 			op, err := m.d.Operations.Get(ctx, r.operation)
-			return op, r.id, err
+			if err != nil || op.FinishedAt == nil {
+				return op, r.id, err
+			}
+			m.dropRequest(p.Request.RequestID, r.operation)
+			continue
 		}
 		// Claimed in this instant by another call that has yet to begin.
 		select {
@@ -131,6 +133,15 @@ func (m *Manager) again(ctx context.Context, p createParams) (api.Operation, str
 	}
 	op, err := m.d.Operations.Finished(ctx, kindCreate, rec.ID, m.view(rec))
 	return op, rec.ID, err
+}
+
+// dropRequest forgets the request of an operation that has ended.
+func (m *Manager) dropRequest(requestID, operation string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.requests[requestID].operation == operation {
+		delete(m.requests, requestID)
+	}
 }
 
 // unclaim gives a request id up that was claimed but led to no operation.

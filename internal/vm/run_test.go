@@ -26,6 +26,7 @@ type client struct {
 	started chan struct{}
 	exit    *api.Exit
 	last    api.Channel
+	log     []byte
 }
 
 func newClient() *client {
