@@ -63,7 +63,11 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 	if err != nil {
 		return sv, nil, err
 	}
-	made.push(func(context.Context) error { events.Close(); return nil })
+	made.push(func(context.Context) error {
+		events.Publish("daemon.stopped", fmt.Sprint(os.Getpid()), nil)
+		events.Close()
+		return nil
+	})
 
 	ops := operation.New(db, events.Operation, time.Now, o.Log)
 	images := image.New(o.Layout, db, ops, o.Log, image.Options{Default: o.Config.DefaultImageName, Mirror: o.Config.DebianMirror})
@@ -122,10 +126,7 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 		},
 		free: world.FreeDisk, memory: world.MemoryAvailable, resolvers: world.Resolvers, store: db.Check,
 		guest: func() error { _, err := guestbin.Open(); return err },
-		image: func(ctx context.Context) (string, error) {
-			_, err := images.Resolve(ctx, "", "never", nil)
-			return o.Config.DefaultImageName, err
-		},
+		image: func(ctx context.Context) (string, error) { return defaultImage(ctx, images, o.Config.DefaultImageName) },
 		kernel: func(ctx context.Context) (string, error) {
 			_, err := kernels.Resolve(ctx, "", "never", nil)
 			return kernel.DefaultName, err
@@ -158,6 +159,26 @@ func defaultKernel(ctx context.Context, db *store.DB, l layout.Layout) (layout.K
 		return layout.KernelDir{}, err
 	}
 	return l.Kernel(k.ID), nil
+}
+
+// defaultImage looks for the configured image; kind not-found means that its
+// first use will pull it.
+func defaultImage(ctx context.Context, images *image.Manager, name string) (string, error) {
+	_, err := images.Resolve(ctx, name, "never", nil)
+	if api.KindOf(err) != api.KindNotFound {
+		return name, err
+	}
+	entries, cerr := images.Catalog(ctx)
+	if cerr != nil {
+		return name, cerr
+	}
+	for _, e := range entries {
+		if e.Name == name {
+			return name, err
+		}
+	}
+	return name, api.Errorf(api.KindInvalid, "cannot use default_image_name %q: it is neither here nor in the catalog", name).
+		WithHint("banger image catalog")
 }
 
 // replaced says whether the file of the running program was removed or
