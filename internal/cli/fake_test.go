@@ -92,6 +92,8 @@ type fake struct {
 	run       api.Run
 	// slow keeps operations running until they are cancelled.
 	slow bool
+	// stuck makes cancelling last until it is closed.
+	stuck chan struct{}
 	// script is what a command does; nil ends it at once.
 	script func(f *fake, conn *websocket.Conn, req api.Exec) api.Exit
 }
@@ -250,6 +252,9 @@ func newFake() *fake {
 				cancelled := f.cancelled
 				f.mu.Unlock()
 				if cancelled {
+					if f.stuck != nil {
+						<-f.stuck
+					}
 					send(conn, api.ChannelExit, api.Exit{Error: api.Errorf(api.KindCancelled, "cannot create vm: cancelled")})
 					return
 				}
