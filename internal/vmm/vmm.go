@@ -56,6 +56,7 @@ type Capabilities struct {
 	Pause       bool
 	PowerButton bool
 	Snapshot    bool
+	Resize      bool // its machines are Resizers
 }
 
 // Version of a VMM's program.
@@ -120,4 +121,12 @@ type Exit struct {
 	Reason Reason    `json:"reason"`
 	Detail string    `json:"detail,omitempty"` // the panic's text, the signal, the VMM's last words
 	At     time.Time `json:"at"`
+}
+
+// Resizer is a Machine that can be told, while it runs, that the file of a disk
+// has grown; Capabilities.Resize says so.
+type Resizer interface {
+	// Resize makes the guest see the disk with that serial as so many bytes
+	// large. Fewer than it has is an error of kind invalid.
+	Resize(ctx context.Context, serial string, bytes int64) error
 }

@@ -62,7 +62,7 @@ func arguments(spec vmm.Spec, khz int64) ([]string, error) {
 		args = append(args, "-device", jsonArg(v))
 	}
 	for i, d := range spec.Disks {
-		id := fmt.Sprintf("disk%d", i)
+		id := diskNode(i)
 		args = append(args, "-blockdev", jsonArg(map[string]any{
 			"driver": "raw", "node-name": id, "read-only": d.ReadOnly, "discard": "unmap",
 			"file": map[string]any{"driver": "file", "filename": d.Path, "aio": "threads", "discard": "unmap"},
@@ -92,6 +92,9 @@ func arguments(spec vmm.Spec, khz int64) ([]string, error) {
 	}
 	return args, nil
 }
+
+// diskNode is QEMU's name for the disk of that place in the spec.
+func diskNode(i int) string { return fmt.Sprintf("disk%d", i) }
 
 // jsonArg is an argument in QEMU's JSON form, in which no character of a path
 // has a meaning.

@@ -46,7 +46,7 @@ func (d *Driver) Name() string { return "qemu" }
 
 // Capabilities of this driver.
 func (d *Driver) Capabilities() vmm.Capabilities {
-	return vmm.Capabilities{Pause: true, PowerButton: true}
+	return vmm.Capabilities{Pause: true, PowerButton: true, Resize: true}
 }
 
 // find gives the program's path.

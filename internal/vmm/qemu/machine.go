@@ -28,7 +28,8 @@ type Machine struct {
 	words      *output
 	scan       console.Scanner
 	linkSocket string
-	events     chan qmp.Event // from the QMP reader to watch
+	disks      map[string]disk // the writable ones, by serial
+	events     chan qmp.Event  // from the QMP reader to watch
 	done       chan struct{}
 	exit       vmm.Exit // valid once done is closed
 

@@ -84,6 +84,13 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 	}
 	undo = append(undo, words.close)
 
+	disks := map[string]disk{}
+	for i, d := range spec.Disks {
+		if fi, err := os.Stat(d.Path); err == nil && !d.ReadOnly {
+			disks[d.Serial] = disk{diskNode(i), fi.Size()}
+		}
+	}
+
 	p, err := startProcess(path, args, []*os.File{controlFD, serialFD, linkFD}, words)
 	if err != nil {
 		return nil, fail(err)
@@ -94,7 +101,7 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 	})
 
 	m := &Machine{
-		id: spec.ID, log: d.log, process: p, words: words, linkSocket: link,
+		id: spec.ID, log: d.log, process: p, words: words, linkSocket: link, disks: disks,
 		done: make(chan struct{}), events: make(chan qmp.Event, 64),
 	}
 	// QEMU that ends at once, e.g. over a wrong argument, closes the connection.

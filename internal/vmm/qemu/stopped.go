@@ -36,6 +36,9 @@ func (m *Machine) keepRunning() {
 			m.letGo()
 		case "internal-error":
 			m.log.Error("QEMU stopped over an internal error", "vm", m.id)
+			m.mu.Lock()
+			m.shutdown = "stopped over an internal error"
+			m.mu.Unlock()
 			m.process.kill()
 		}
 	}
