@@ -50,7 +50,7 @@ func TestHostMirrors(t *testing.T) {
 			"etc/os-release": release,
 			"etc/apt/sources.list": "deb http://looks.example/debian trixie main\n" +
 				"deb http://cache.example:3142/archive trixie main\n",
-			"var/lib/apt/lists/looks.example_debian_dists_trixie_InRelease":          "Hash\nOrigin: Somebody\n",
+			"var/lib/apt/lists/looks.example_debian_dists_trixie_InRelease":         "Hash\nOrigin: Somebody\n",
 			"var/lib/apt/lists/cache.example%3a3142_archive_dists_trixie_InRelease": "Hash\nOrigin: Debian\n",
 		}, Mirrors{"http://cache.example:3142/archive", DefaultSecurity, "the host's apt"}},
 	}

@@ -80,11 +80,9 @@ type fixture struct {
 
 func newFixture(t *testing.T, root string) *fixture {
 	t.Helper()
-	l, err := layout.Resolve(func(k string) string {
-		return map[string]string{"BANGER_ROOT": root, "TMPDIR": os.TempDir()}[k]
-	}, os.Getuid())
-	if err != nil {
-		t.Fatal(err)
+	l := layout.Layout{
+		Config: filepath.Join(root, "config"), State: filepath.Join(root, "state"), Cache: filepath.Join(root, "cache"),
+		Runtime: filepath.Join(root, "run"), Root: root,
 	}
 	if err := l.Ensure(); err != nil {
 		t.Fatal(err)
