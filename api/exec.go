@@ -82,6 +82,8 @@ type Exit struct {
 	Code     int    `json:"code"`             // 128+N when a signal ended it; 126 and 127 as a shell means them
 	Signal   string `json:"signal,omitempty"` // e.g. KILL
 	TimedOut bool   `json:"timed_out,omitempty"`
+	// Message says why the command could not be run: codes 126 and 127.
+	Message string `json:"message,omitempty"`
 	// VM says what became of the VM: running, stopped or removed. Empty for exec.
 	VM    string `json:"vm,omitempty"`
 	Name  string `json:"name,omitempty"`
