@@ -36,9 +36,11 @@ type moduleSet struct {
 	list    []module
 	byName  map[string]int
 	builtin map[string]bool
-	extra   graph // of a modules.dep that came with the tree
-	spool   *os.File
-	end     int64
+	// builtinAliases are those of what the kernel has built in.
+	builtinAliases []moduleAlias
+	extra          graph // of a modules.dep that came with the tree
+	spool          *os.File
+	end            int64
 }
 
 // newSpool opens the file that holds all modules until it is known which are
@@ -97,17 +99,38 @@ func (s *moduleSet) add(h *tar.Header, name string, r io.Reader, tw *tar.Writer)
 	if strings.Contains(path.Base(below), ".ko") {
 		return s.addModule(h, below, r, tw)
 	}
-	if below == "modules.builtin" {
-		var keep bytes.Buffer
-		if _, err := io.Copy(io.MultiWriter(tw, &capped{w: &keep, left: maxModule}), r); err != nil {
-			return err
-		}
-		var err error
-		s.builtin, err = parseBuiltin(&keep)
+	if below != "modules.builtin" && below != "modules.builtin.modinfo" {
+		_, err := io.Copy(tw, r)
 		return err
 	}
-	_, err := io.Copy(tw, r)
+	var keep bytes.Buffer
+	if _, err := io.Copy(io.MultiWriter(tw, &capped{w: &keep, left: maxModule}), r); err != nil {
+		return err
+	}
+	if below == "modules.builtin.modinfo" {
+		s.builtinAliases = parseBuiltinAliases(keep.Bytes())
+		return nil
+	}
+	var err error
+	s.builtin, err = parseBuiltin(&keep)
 	return err
+}
+
+// moduleAlias is another name of a module.
+type moduleAlias struct{ alias, module string }
+
+// parseBuiltinAliases reads the aliases out of modules.builtin.modinfo, which
+// has entries module.key=value, each closed by a zero byte.
+func parseBuiltinAliases(b []byte) []moduleAlias {
+	var list []moduleAlias
+	for entry := range bytes.SplitSeq(b, []byte{0}) {
+		k, v, ok := strings.Cut(string(entry), "=")
+		module, key, dotted := strings.Cut(k, ".")
+		if ok && dotted && key == "alias" {
+			list = append(list, moduleAlias{v, moduleName(module)})
+		}
+	}
+	return list
 }
 
 func (s *moduleSet) addModule(h *tar.Header, below string, r io.Reader, tw *tar.Writer) error {
