@@ -2,29 +2,63 @@ package daemon
 
 import (
 	"context"
-	"log/slog"
+	"os"
 
-	"github.com/bangervm/banger/api"
-	"github.com/bangervm/banger/internal/host"
+	"github.com/bangervm/banger/internal/keeper"
 	"github.com/bangervm/banger/internal/layout"
+	"github.com/bangervm/banger/internal/network"
 	"github.com/bangervm/banger/internal/vm"
-	"github.com/bangervm/banger/internal/vmm"
 )
 
-type keepers struct{}
-
-func newKeepers(string) (keepers, error) { return keepers{}, nil }
-
-func (keepers) Launch(context.Context, layout.VMDir, vm.Boot) (vm.Keeper, error) {
-	return nil, api.Errorf(api.KindUnsupported, "cannot start a keeper: not wired yet")
+// keepers starts and finds the keeper processes of VMs, adding what is the same
+// for all of them.
+type keepers struct {
+	network    network.User
+	qemuBinary string
 }
 
-func (keepers) Attach(context.Context, layout.VMDir) (vm.Keeper, error) {
-	return nil, api.Errorf(api.KindNotFound, "cannot find the keeper: not wired yet")
-}
-
-func proberOf(vmm.Driver, layout.Layout, *host.Real, *slog.Logger) probeFunc {
-	return func(context.Context, layout.KernelDir) (vmm.Accelerator, string, error) {
-		return vmm.TCG, "not probed", nil
+func (k keepers) Launch(ctx context.Context, dir layout.VMDir, boot vm.Boot) (vm.Keeper, error) {
+	cfg := keeper.Config{Spec: boot.Spec, Driver: boot.Driver, QEMUBinary: k.qemuBinary, Token: boot.Token}
+	if boot.Network == "user" {
+		cfg.Network = &k.network
 	}
+	c, err := keeper.Launch(ctx, ownProgram(), dir, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return vmKeeper{c}, nil
+}
+
+func (keepers) Attach(ctx context.Context, dir layout.VMDir) (vm.Keeper, error) {
+	c, err := keeper.Attach(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	return vmKeeper{c}, nil
+}
+
+// ownProgram is the running program: by its name, which reads well in a list of
+// processes, or by the kernel's, when another file has taken its place.
+func ownProgram() string {
+	const self = "/proc/self/exe"
+	path, err := os.Executable()
+	if err != nil {
+		return self
+	}
+	named, err := os.Stat(path)
+	if err != nil {
+		return self
+	}
+	running, err := os.Stat(self)
+	if err != nil || !os.SameFile(named, running) {
+		return self
+	}
+	return path
+}
+
+type vmKeeper struct{ *keeper.Client }
+
+func (k vmKeeper) State(ctx context.Context) (vm.KeeperState, error) {
+	s, err := k.Client.State(ctx)
+	return vm.KeeperState{PID: s.PID, VMMPID: s.VMMPID, Exited: s.Phase == keeper.PhaseExited}, err
 }

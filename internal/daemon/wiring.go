@@ -76,17 +76,14 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 	driver := qemu.New(qemu.Options{Binary: o.Config.QEMUBin}, o.Log)
 	choice := newChooser(driver, proberOf(driver, o.Layout, world, o.Log))
 	made.push(choice.close)
-	keepers, err := newKeepers(o.Config.QEMUBin)
-	if err != nil {
-		return sv, nil, err
-	}
+	user := network.DefaultUser()
 	vms := vm.New(vm.Deps{
 		Layout: o.Layout, Store: db, Operations: ops,
-		Images: vmImages{images}, Kernels: vmKernels{kernels}, Keepers: keepers,
+		Images: vmImages{images}, Kernels: vmKernels{kernels}, Keepers: keepers{network: user, qemuBinary: o.Config.QEMUBin},
 		Initrd: func(_ context.Context, path string, k layout.KernelDir, cfg guestapi.Config) error {
 			return initramfs.Write(o.Layout, path, k.BootModules(), cfg)
 		},
-		Host: world, Accel: choice, Network: network.DefaultUser().ForGuest(),
+		Host: world, Accel: choice, Network: user.ForGuest(),
 		Defaults: vm.Defaults{
 			Image: o.Config.DefaultImageName, Driver: o.Config.Driver, Accelerator: o.Config.Accel, Network: o.Config.Network,
 			VCPUs: o.Config.VMDefaults.VCPU, MemoryBytes: o.Config.VMDefaults.Memory,
