@@ -3,7 +3,6 @@ package vm
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"os"
@@ -33,7 +32,7 @@ const (
 // is the caller's to correct.
 func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *operation.Op, hk *hook) (_ store.VM, booted bool, err error) {
 	dir := m.d.Layout.VM(rec.ID)
-	if err := m.ready(rec, dir); err != nil {
+	if err := m.startable(rec, dir); err != nil {
 		return rec, false, err
 	}
 	choice, err := m.d.Accel.Choose(ctx, rec.Driver, rec.Accelerator, m.d.Layout.Kernel(rec.KernelID))
@@ -58,7 +57,7 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 		Accelerator: string(choice.Accelerator), VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes,
 	}
 	if err := m.adopt(ctx, mc, r, dir); err != nil {
-		return rec, true, errors.Join(err, m.put(ctx, mc, r, causeBoot))
+		return rec, true, both(err, m.put(ctx, mc, r, causeBoot))
 	}
 	// While the guest boots, the disk has time for the record.
 	var saved store.VM
@@ -73,30 +72,26 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 		return err
 	})
 	err = m.firstAnswer(ctx, mc, r, rec, hk)
-	err = errors.Join(err, g.Wait())
+	err = both(err, g.Wait())
+	if err != nil && leaving(ctx) {
+		return rec, true, err
+	}
 	if err != nil {
-		if stop := m.put(context.WithoutCancel(ctx), mc, r, causeBoot); stop != nil {
-			err = errors.Join(err, stop)
-		}
-		return rec, true, unjoin(err)
+		return rec, true, both(err, m.put(ctx, mc, r, causeBoot))
 	}
 	mc.update(func() { r.ready = true })
 	m.event("vm.started", saved, map[string]string{"driver": choice.Driver, "accelerator": string(choice.Accelerator)})
 	return saved, true, nil
 }
 
-// unjoin gives the error of a join that holds only one, with its kind and hint.
-func unjoin(err error) error {
-	if j, ok := err.(interface{ Unwrap() []error }); ok {
-		if all := j.Unwrap(); len(all) == 1 {
-			return all[0]
-		}
-	}
-	return err
+// leaving says that ctx ended because the daemon leaves, not because somebody
+// cancelled: what runs is then left running for the next one.
+func leaving(ctx context.Context) bool {
+	return ctx.Err() != nil && api.KindOf(context.Cause(ctx)) != api.KindCancelled
 }
 
-// ready checks everything a start needs before any of it is made.
-func (m *Manager) ready(rec store.VM, dir layout.VMDir) error {
+// startable checks everything a start needs before any of it is made.
+func (m *Manager) startable(rec store.VM, dir layout.VMDir) error {
 	tools := []string{toolMakeExt4}
 	if grows(dir.SystemDisk(), rec.SystemOverlayBytes) || grows(dir.WorkDisk(), rec.DiskBytes) {
 		tools = append(tools, toolCheckExt4, toolResizeExt4)
@@ -166,7 +161,7 @@ func (m *Manager) disk(ctx context.Context, rec store.VM, path string, bytes int
 		}
 		err = api.Errorf(diskKind(err), "cannot make disk of vm %q: %w", rec.Name, err)
 	}
-	return unjoin(errors.Join(err, removeFiles(made)))
+	return both(err, removeFiles(made))
 }
 
 // spec is the machine as the driver starts it. The order of the disks is that
@@ -312,10 +307,13 @@ func (m *Manager) bootFailed(ctx context.Context, mc *machine, rec store.VM, boo
 	saved, err := m.d.Store.UpdateVM(context.WithoutCancel(ctx), rec.ID, func(v *store.VM) error {
 		now := m.now()
 		v.Status, v.StoppedAt, v.Error, v.End = api.StatusStopped, &now, e, ""
+		if e.Kind == api.KindCancelled { // as its owner asked
+			v.Error = nil
+		}
 		return nil
 	})
 	if err != nil {
-		return errors.Join(boot, err)
+		return both(boot, err)
 	}
 	mc.update(func() {})
 	m.event("vm.stopped", saved, map[string]string{"reason": "boot-failed", "detail": e.Message})

@@ -253,6 +253,7 @@ func (c *creation) reserve(ctx context.Context, op *operation.Op) error {
 		return nil
 	}
 	leave()
+	m.event("vm.created", rec, nil)
 	return m.result(ctx, op, c.p.ID, true)
 }
 

@@ -2,7 +2,6 @@ package vm
 
 import (
 	"context"
-	"errors"
 	"os"
 	"time"
 
@@ -35,7 +34,7 @@ func (m *Manager) doDelete(ctx context.Context, op *operation.Op, p verbParams) 
 		v = verbForceDelete
 	}
 	gone := api.VM{ID: p.ID, Name: p.Ref, Labels: map[string]string{}}
-	_, rec, _, done, err := m.hold(ctx, op.ID(), v, p.ID, api.StatusDeleting)
+	h, err := m.hold(ctx, op.ID(), v, p.ID, api.StatusDeleting)
 	if api.KindOf(err) == api.KindNotFound {
 		// Preempted in the making, deleted by another, or by us before a crash.
 		gone.Changed = true
@@ -44,16 +43,16 @@ func (m *Manager) doDelete(ctx context.Context, op *operation.Op, p verbParams) 
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer h.done()
 	op.Stage("deleting")
-	if err := m.intend(ctx, p.ID); err != nil {
+	if err := m.intend(ctx, p.ID); err != nil && h.rec.Status != api.StatusBroken { // which may mean unreadable
 		return err
 	}
 	// From here on there is no way back: a cancel comes too late.
 	if err := m.erase(context.WithoutCancel(ctx), p.ID, "deleted"); err != nil {
 		return err
 	}
-	last := m.view(rec)
+	last := m.view(h.rec)
 	last.Status, last.Changed = api.StatusDeleting, true
 	return op.SetResult(last)
 }
@@ -93,7 +92,7 @@ func (m *Manager) erase(ctx context.Context, id, why string) error {
 		if api.KindOf(note) == api.KindNotFound {
 			note = nil
 		}
-		return unjoin(errors.Join(e, note))
+		return both(e, note)
 	}
 	m.forget(mc)
 	rec.ID = id

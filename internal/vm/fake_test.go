@@ -130,8 +130,6 @@ func (w *world) leave() {
 	}
 }
 
-func (w *world) reboot() { w.t.Helper(); w.leave(); w.boot() }
-
 // settle waits for an operation and gives its end.
 func (w *world) settle(op api.Operation, err error) api.Operation {
 	w.t.Helper()

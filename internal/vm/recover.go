@@ -83,7 +83,7 @@ func (m *Manager) recoverVM(ctx context.Context, rec store.VM, busy string) erro
 			v.Error = api.Errorf(api.KindInternal, "cannot reach the keeper of vm %q: %w", v.Name, err).WithHint("banger vm delete %s", v.Name)
 			return nil
 		})
-		return errors.Join(err, note)
+		return both(err, note)
 	}
 	if rec.Status == api.StatusBroken || busy == kindCreate || busy == kindDelete {
 		return nil
@@ -199,46 +199,37 @@ func (m *Manager) readopt(ctx context.Context, mc *machine, rec store.VM, dir la
 	return nil
 }
 
-// sweep takes away folders, and keepers, of VMs that have no record.
+// sweep looks for folders of VMs that have no record. What may hold somebody's
+// disks is only told of: a lost store must not cost the disks as well. A mere
+// folder of sockets goes.
 func (m *Manager) sweep(ctx context.Context, known map[string]bool) error {
-	entries, err := os.ReadDir(m.d.Layout.VMs())
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return api.Errorf(diskKind(err), "cannot look for left-over vms: %w", err)
-	}
-	runs, _ := os.ReadDir(filepath.Dir(m.d.Layout.VM("x").Run)) // none is fine
-	for _, e := range append(entries, runs...) {
-		id := e.Name()
-		if known[id] || safeID(id) != nil {
-			continue
+	for _, parent := range []string{m.d.Layout.VMs(), filepath.Dir(m.d.Layout.VM("x").Run)} {
+		entries, err := os.ReadDir(parent)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return api.Errorf(diskKind(err), "cannot look for left-over vms: %w", err)
 		}
-		known[id] = true
-		m.sweepOne(ctx, id)
+		for _, e := range entries {
+			if id := e.Name(); !known[id] {
+				known[id] = true
+				m.sweepOne(ctx, id)
+			}
+		}
 	}
 	return nil
 }
 
 func (m *Manager) sweepOne(ctx context.Context, id string) {
 	dir := m.d.Layout.VM(id)
+	if _, err := os.Lstat(dir.State); err == nil {
+		m.d.Log.Warn("left alone a folder of no known vm", "folder", dir.State)
+		return
+	}
 	h, _ := readHandle(dir, id)
-	k, err := m.attach(ctx, dir, h)
-	if err == nil {
-		if err = k.Kill(ctx); err == nil {
-			select {
-			case <-k.Done():
-			case <-time.After(m.times.Gone):
-				err = errors.New("its keeper does not end")
-			}
-		}
-	} else if api.KindOf(err) == api.KindNotFound {
-		err = nil
+	if _, err := m.attach(ctx, dir, h); api.KindOf(err) != api.KindNotFound {
+		m.d.Log.Warn("left alone a keeper of no known vm", "folder", dir.Run)
+		return
 	}
-	if err == nil {
-		err = errors.Join(os.RemoveAll(dir.Run), os.RemoveAll(dir.State))
-	}
-	if err != nil {
-		m.d.Log.Error("cannot remove what is left of a vm", "vm", id, "error", err)
+	if err := os.RemoveAll(dir.Run); err != nil {
+		m.d.Log.Warn("cannot remove the sockets of no known vm", "folder", dir.Run, "error", err)
 	}
 }

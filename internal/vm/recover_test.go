@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"database/sql"
 	"os"
 	"strings"
 	"testing"
@@ -195,7 +196,7 @@ func TestRecoverHonoursTheEndOfARun(t *testing.T) {
 	}
 }
 
-func TestRecoverSweepsOrphans(t *testing.T) {
+func TestRecoverKeepsDisksOfNoRecord(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	v := w.create("web")
@@ -211,7 +212,12 @@ func TestRecoverSweepsOrphans(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.boot()
-	w.nothingLeft()
+	if _, err := os.Stat(w.l.VM(v.ID).WorkDisk()); err != nil {
+		t.Errorf("a lost record cost the disk: %v", err)
+	}
+	if all, err := w.m.List(bg, nil); err != nil || len(all) != 0 {
+		t.Errorf("%v %v", all, err)
+	}
 }
 
 // One broken VM never breaks list, nor the start of a daemon.
@@ -281,5 +287,62 @@ func TestWait(t *testing.T) {
 	}
 	if _, err := w.m.Wait(bg, "web", "tea"); api.KindOf(err) != api.KindInvalid {
 		t.Errorf("%v", err)
+	}
+}
+
+// The daemon leaves in order while a guest boots: it boots on.
+func TestLeavingDaemonLetsAStartGoOn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(w.m.Create(bg, api.CreateVM{Name: "web", NoStart: true}))
+	release := w.f.stall("booting")
+	defer release()
+	if _, err := w.m.Start(bg, "web"); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("booting", func() bool { return w.ks.running() == 1 })
+	w.leave()
+	release()
+	w.boot()
+	w.eventually("ready", func() bool { return w.show("web").Ready })
+	if v := w.show("web"); v.Error != nil {
+		t.Errorf("%+v", v.Error)
+	}
+}
+
+func TestUnreadableRecord(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.create("good")
+	w.must(w.m.Create(bg, api.CreateVM{Name: "bad", NoStart: true}))
+	w.leave()
+	corrupt(t, w.l.Database(), "bad")
+	w.boot()
+	all, err := w.m.List(bg, nil)
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%v %v", all, err)
+	}
+	if v := w.show("bad"); v.Status != api.StatusBroken || v.Error == nil {
+		t.Errorf("%+v", v)
+	}
+	if v := w.show("good"); v.Status != api.StatusRunning {
+		t.Errorf("%+v", v)
+	}
+	w.must(w.m.Delete(bg, "bad", false))
+	if _, err := w.m.Show(bg, "bad"); api.KindOf(err) != api.KindNotFound {
+		t.Errorf("%v", err)
+	}
+}
+
+// corrupt spoils the record of the VM behind the store's back.
+func corrupt(t *testing.T, path, name string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(`UPDATE vms SET record = '{' WHERE name = ?`, name); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -24,19 +24,45 @@ func (m *Manager) find(ctx context.Context, ref string) (store.VM, error) {
 }
 
 // findExact looks a VM up by exact name or id, for what cannot be taken back.
+// One whose record cannot be read is found, broken, so that it can be deleted.
 func (m *Manager) findExact(ctx context.Context, ref string) (store.VM, error) {
 	if ref == "" {
 		return store.VM{}, api.Errorf(api.KindInvalid, "cannot find a vm: no name given").WithHint("banger vm list")
 	}
 	rec, err := m.d.Store.VMByName(ctx, ref)
-	if err == nil || api.KindOf(err) != api.KindNotFound {
+	if api.KindOf(err) == api.KindNotFound {
+		rec, err = m.d.Store.VM(ctx, ref)
+	}
+	switch api.KindOf(err) {
+	case "":
+		return rec, nil
+	case api.KindNotFound:
+		return store.VM{}, notFound(ref)
+	}
+	return m.unreadable(ctx, err, func(v store.VM) bool { return v.Name == ref || v.ID == ref })
+}
+
+// record reads the record with the id, also one that cannot be read.
+func (m *Manager) record(ctx context.Context, id string) (store.VM, error) {
+	rec, err := m.d.Store.VM(ctx, id)
+	if err == nil || api.KindOf(err) == api.KindNotFound {
 		return rec, err
 	}
-	rec, err = m.d.Store.VM(ctx, ref)
-	if err == nil || api.KindOf(err) != api.KindNotFound {
-		return rec, err
+	return m.unreadable(ctx, err, func(v store.VM) bool { return v.ID == id })
+}
+
+// unreadable finds what the store lists as broken; with none, err it is.
+func (m *Manager) unreadable(ctx context.Context, err error, is func(store.VM) bool) (store.VM, error) {
+	all, lerr := m.d.Store.VMs(ctx)
+	if lerr != nil {
+		return store.VM{}, err
 	}
-	return store.VM{}, notFound(ref)
+	for _, v := range all {
+		if v.Status == api.StatusBroken && is(v) {
+			return v, nil
+		}
+	}
+	return store.VM{}, err
 }
 
 func notFound(ref string) *api.Error {

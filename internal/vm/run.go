@@ -2,7 +2,6 @@ package vm
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/bangervm/banger/api"
@@ -134,11 +133,11 @@ func (l *lease) abandon(ctx context.Context, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*l.m.times.Undo)
 	defer cancel()
 	if err := l.m.cancel(l.op); err != nil {
-		return errors.Join(why, err)
+		return both(why, err)
 	}
 	op, err := l.m.d.Operations.Wait(ctx, l.op)
 	if err != nil {
-		return errors.Join(why, err)
+		return both(why, err)
 	}
 	select {
 	case <-l.opened:
@@ -147,7 +146,7 @@ func (l *lease) abandon(ctx context.Context, why error) error {
 	}
 	if op.Status == api.OperationSucceeded { // before the cancel reached it
 		if err := l.m.remove(ctx, l.id, "abandoned"); err != nil {
-			return errors.Join(why, err)
+			return both(why, err)
 		}
 	}
 	return why
@@ -172,18 +171,18 @@ func (l *lease) finish(ctx context.Context, mc *machine) error {
 	op, werr := m.d.Operations.Wait(wctx, l.op)
 	cancel()
 	if werr == nil && op.Error != nil {
-		return errors.Join(err, op.Error) // undone
+		return both(err, op.Error) // undone
 	}
 	exit.Name, exit.VM = name, "running"
 	if !l.ask.Exec.Detach {
 		var end error
 		exit, end = m.settle(context.WithoutCancel(ctx), mc, l.ask.End, exit, err)
-		err = errors.Join(err, end)
+		err = both(err, end)
 	} else if rec, look := m.d.Store.VM(ctx, l.id); look == nil {
 		exit.Name = rec.Name
 	}
 	if err != nil {
-		return unjoin(err)
+		return err
 	}
 	return sendJSON(ctx, l.client, api.ChannelExit, exit)
 }

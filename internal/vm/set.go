@@ -70,7 +70,7 @@ func (m *Manager) Set(ctx context.Context, ref string, how api.SetVM) (api.VM, e
 	if done.Error != nil {
 		return api.VM{}, done.Error
 	}
-	return m.shown(ctx, rec.ID, true)
+	return m.shown(ctx, rec, true)
 }
 
 // checkSet refuses what cannot be done, everything that is missing at once,

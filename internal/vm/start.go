@@ -17,7 +17,7 @@ func (m *Manager) Start(ctx context.Context, ref string) (api.Operation, error) 
 	if m.status(rec) == api.StatusStopped {
 		// At the door already, so that the caller need not look into an
 		// operation for what is missing here.
-		if err := m.ready(rec, m.d.Layout.VM(rec.ID)); err != nil {
+		if err := m.startable(rec, m.d.Layout.VM(rec.ID)); err != nil {
 			return api.Operation{}, err
 		}
 	}
@@ -34,20 +34,24 @@ func (m *Manager) Restart(ctx context.Context, ref string) (api.Operation, error
 }
 
 func (m *Manager) doStart(ctx context.Context, op *operation.Op, p verbParams) error {
-	mc, rec, d, done, err := m.hold(ctx, op.ID(), verbStart, p.ID, api.StatusStarting)
+	h, err := m.hold(ctx, op.ID(), verbStart, p.ID, api.StatusStarting)
 	if err != nil {
 		return err
 	}
-	if d == nothing {
-		done()
+	defer h.mc.release()
+	defer h.leave()
+	if h.verdict == nothing {
+		h.leave()
 		return m.result(ctx, op, p.ID, false)
 	}
-	rec, _, err = m.boot(ctx, mc, rec, op, nil)
+	rec, _, err := m.boot(ctx, h.mc, h.rec, op, nil)
 	if err != nil {
-		defer done()
-		return m.bootFailed(ctx, mc, rec, err)
+		if leaving(ctx) {
+			return err // the guest boots on, and the next daemon adopts it
+		}
+		return m.bootFailed(ctx, h.mc, rec, err)
 	}
-	done()
+	h.leave()
 	v := m.view(rec)
 	v.Changed = true
 	return op.SetResult(v)

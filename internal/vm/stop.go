@@ -33,20 +33,22 @@ func (m *Manager) Stop(ctx context.Context, ref string, how api.StopVM) (api.Ope
 }
 
 func (m *Manager) doStop(ctx context.Context, op *operation.Op, p verbParams) error {
-	mc, rec, d, done, err := m.hold(ctx, op.ID(), verbStop, p.ID, api.StatusStopping)
+	h, err := m.hold(ctx, op.ID(), verbStop, p.ID, api.StatusStopping)
 	if err != nil {
 		return err
 	}
-	r := mc.current()
-	if d == nothing || r == nil {
-		done()
+	// The result is taken under the lock: a VM that removes itself goes after.
+	defer h.mc.release()
+	defer h.leave()
+	r := h.mc.current()
+	if h.verdict == nothing || r == nil {
+		h.leave()
 		return m.result(ctx, op, p.ID, false)
 	}
-	err = m.shutdown(ctx, mc, r, rec, time.Duration(p.TimeoutMS)*time.Millisecond, op.Stage)
-	done()
-	if err != nil {
+	if err := m.shutdown(ctx, h.mc, r, h.rec, time.Duration(p.TimeoutMS)*time.Millisecond, op.Stage); err != nil {
 		return err
 	}
+	h.leave()
 	return m.result(ctx, op, p.ID, true)
 }
 
@@ -154,7 +156,7 @@ func (m *Manager) Kill(ctx context.Context, ref string, how api.KillVM) (api.VM,
 			return api.VM{}, err
 		}
 	}
-	return m.shown(ctx, rec.ID, true)
+	return m.shown(ctx, rec, true)
 }
 
 func (m *Manager) signal(ctx context.Context, rec store.VM, mc *machine, r *running, sig syscall.Signal) (api.VM, error) {
@@ -175,7 +177,7 @@ func (m *Manager) signal(ctx context.Context, rec store.VM, mc *machine, r *runn
 		mc.unblame(r, causeKill)
 	case <-ctx.Done():
 	}
-	return m.shown(ctx, rec.ID, true)
+	return m.shown(ctx, rec, true)
 }
 
 // unblame takes back a cause that did not come true.
@@ -187,9 +189,13 @@ func (mc *machine) unblame(r *running, c cause) {
 	}
 }
 
-func (m *Manager) shown(ctx context.Context, id string, changed bool) (api.VM, error) {
-	rec, err := m.d.Store.VM(ctx, id)
-	if err != nil {
+// shown is the VM as it is now, or as it was last when it has removed itself.
+func (m *Manager) shown(ctx context.Context, rec store.VM, changed bool) (api.VM, error) {
+	now, err := m.d.Store.VM(ctx, rec.ID)
+	switch {
+	case err == nil:
+		rec = now
+	case api.KindOf(err) != api.KindNotFound:
 		return api.VM{}, err
 	}
 	v := m.view(rec)

@@ -128,25 +128,52 @@ func (m *Manager) result(ctx context.Context, op *operation.Op, id string, chang
 	return op.SetResult(v)
 }
 
+// held is a machine under its lock, with the gate passed.
+type held struct {
+	mc      *machine
+	rec     store.VM
+	verdict verdict
+	leave   func() // ends the phase
+}
+
+// done ends the phase and gives the lock back.
+func (h *held) done() {
+	h.leave()
+	h.mc.release()
+}
+
 // hold takes the machine's lock and passes the gate again, now for good: what
-// was true at the door may have changed while waiting for the lock. done gives
-// lock and phase back.
-func (m *Manager) hold(ctx context.Context, op string, v verb, id string, phase api.Status) (mc *machine, rec store.VM, d verdict, done func(), err error) {
-	mc = m.machine(id)
-	if err = mc.acquire(ctx); err != nil {
-		return nil, rec, refuse, nil, err
+// was true at the door may have changed while waiting for the lock.
+func (m *Manager) hold(ctx context.Context, op string, v verb, id string, phase api.Status) (*held, error) {
+	h := &held{mc: m.machine(id)}
+	err := h.mc.acquire(ctx)
+	if err != nil {
+		return nil, err
 	}
-	rec, err = m.d.Store.VM(ctx, id)
+	h.rec, err = m.record(ctx, id)
 	if err == nil {
-		d, err = gate(v, rec.Name, m.status(rec))
+		h.verdict, err = gate(v, h.rec.Name, m.status(h.rec))
 	}
 	if err != nil {
-		mc.release()
+		h.mc.release()
 		if api.KindOf(err) == api.KindNotFound {
-			m.forget(mc)
+			m.forget(h.mc)
 		}
-		return nil, rec, refuse, nil, err
+		return nil, err
 	}
-	leave := mc.enter(phase, op)
-	return mc, rec, d, func() { leave(); mc.release() }, nil
+	h.leave = h.mc.enter(phase, op)
+	return h, nil
+}
+
+// both joins two errors into one line; the first gives kind and hint.
+func both(a, b error) error {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	}
+	e := *api.AsError(a)
+	e.Message += "; " + b.Error()
+	return &e
 }
