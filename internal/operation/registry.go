@@ -63,6 +63,7 @@ type Kind struct {
 const (
 	keepFor     = 24 * time.Hour
 	keepCount   = 1000
+	trimEvery   = 50 // operations ended
 	undoTimeout = 2 * time.Minute
 )
 
@@ -83,7 +84,7 @@ type Registry struct {
 	closed bool
 	kinds  map[string]Kind
 	live   map[string]*Op
-	ended  int // since the last trim
+	ended  int
 }
 
 // errClosing is the cause of an operation's context ending with the daemon.
@@ -161,7 +162,7 @@ func (r *Registry) Finished(ctx context.Context, kind, target string, result any
 		return api.Operation{}, err
 	}
 	op.publish()
-	r.trim(ctx)
+	r.countEnd(ctx)
 	return op.Snapshot(), nil
 }
 
@@ -319,6 +320,17 @@ func (r *Registry) Prune(ctx context.Context) ([]api.Operation, error) {
 		return o.Status == api.OperationRunning || r.liveOp(o.ID) != nil
 	})
 	return list, r.db.DeleteOperations(ctx, ids(list))
+}
+
+// countEnd trims once in a while.
+func (r *Registry) countEnd(ctx context.Context) {
+	r.mu.Lock()
+	r.ended++
+	due := r.ended%trimEvery == 0
+	r.mu.Unlock()
+	if due {
+		r.trim(ctx)
+	}
 }
 
 // trim forgets finished operations beyond the limits, but none whose undo failed.

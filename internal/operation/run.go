@@ -20,16 +20,7 @@ func (r *Registry) run(op *Op) {
 		return
 	}
 	r.forget(op)
-	r.mu.Lock()
-	r.ended++
-	due := r.ended >= 50
-	if due {
-		r.ended = 0
-	}
-	r.mu.Unlock()
-	if due {
-		r.trim(context.WithoutCancel(op.ctx))
-	}
+	r.countEnd(context.WithoutCancel(op.ctx))
 }
 
 // advance runs the steps, or their undos, as the journal says, and reports
