@@ -240,10 +240,18 @@ func (at *attachment) pass(sig os.Signal) {
 	}
 }
 
-// commandEnd turns how a command ended into our own end.
-func commandEnd(exit api.Exit, timeout time.Duration) error {
+// commandEnd turns how a command ended into our own end, and says why one could
+// not be run.
+func (a *app) commandEnd(exit api.Exit, timeout time.Duration) error {
 	if exit.TimedOut {
 		return api.Errorf(api.KindTimeout, "the command was ended: it did not end by itself within %s", timeout)
+	}
+	if exit.Message != "" {
+		kind := api.KindInvalid
+		if exit.Code == 127 {
+			kind = api.KindNotFound
+		}
+		a.ui.Error(api.Errorf(kind, "%s", exit.Message), a.wantsJSONErrors(), false)
 	}
 	if exit.Code != 0 {
 		return exitStatus(exit.Code)

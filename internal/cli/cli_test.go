@@ -285,6 +285,20 @@ func TestExecAsJSON(t *testing.T) {
 	}
 }
 
+// TestCommandThatCannotBeRun: as a shell would, and it says why.
+func TestCommandThatCannotBeRun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.fake.script = func(*fake, *websocket.Conn, api.Exec) api.Exit {
+		return api.Exit{Code: 127, Message: "cannot run nope: not found"}
+	}
+	for _, args := range []string{"vm exec web nope", "vm run --rm -- nope"} {
+		if got := w.call(strings.Fields(args)...); got.Code != 127 || got.Err != "error: cannot run nope: not found\n" {
+			t.Errorf("%s: %+v", args, got)
+		}
+	}
+}
+
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
 	t.Run("exec", func(t *testing.T) {

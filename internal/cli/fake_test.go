@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -26,6 +27,8 @@ import (
 
 // TestMain makes the test binary banger itself when a test, or a command under
 // test that starts a daemon, runs it.
+var _ = flag.Bool("update", false, "taken by the tests of docs and golden files in other packages")
+
 func TestMain(m *testing.M) {
 	if os.Getenv("BANGER_TEST_MAIN") != "" {
 		os.Exit(Main(Env{

@@ -189,7 +189,7 @@ func (a *app) exec(ctx context.Context, ref string, req api.Exec, f streamFlags,
 			return err
 		}
 	}
-	return commandEnd(exit, timeout)
+	return a.commandEnd(exit, timeout)
 }
 
 // captured keeps the output for the JSON answer, if that is asked for.

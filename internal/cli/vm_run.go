@@ -118,7 +118,7 @@ func (a *app) run(ctx context.Context, req api.Run, f streamFlags, create create
 			return err
 		}
 	}
-	return commandEnd(exit, create.timeout)
+	return a.commandEnd(exit, create.timeout)
 }
 
 // runResult is what `vm run --json -- CMD` prints.
@@ -188,5 +188,5 @@ func (a *app) detach(ctx context.Context, vm api.VM, argv []string) error {
 	if err != nil {
 		return api.AsError(err).WithHint("banger vm show %s", vm.Name)
 	}
-	return commandEnd(exit, 0)
+	return a.commandEnd(exit, 0)
 }

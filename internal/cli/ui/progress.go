@@ -25,9 +25,8 @@ type Progress struct {
 	mode  string
 	label bool // several operations at once: name the target
 
-	mu      sync.Mutex
-	ops     []*shown
-	printed bool
+	mu  sync.Mutex
+	ops []*shown
 
 	stop chan struct{}
 	done sync.WaitGroup
