@@ -24,7 +24,6 @@ const (
 	requestPatience = 30 * time.Second // for the request behind the upgrade
 	killAfterGone   = 10 * time.Second // from HUP to KILL when the client is gone
 	killAfterTerm   = 2 * time.Second  // from TERM to KILL at the time-out
-	lingerAfterExit = 5 * time.Second  // for the client to read the exit and close
 )
 
 // exec upgrades the connection and runs one session on it.
@@ -264,11 +263,10 @@ func (s *session) supervise(timeout time.Duration) {
 	s.exit(&exit)
 }
 
-// exit sends the last frame and gives the client a while to close: closing at
-// once could discard what it has not read yet.
+// exit sends the last frame and leaves it to the client to close: closing
+// first, with its stdin unread, would discard what it has not read yet.
 func (s *session) exit(e *guestapi.Exit) {
 	s.sendJSON(guestapi.ChannelExit, e)
-	_ = s.conn.SetReadDeadline(time.Now().Add(lingerAfterExit))
 	if s.out == nil { // nobody follows the stream
 		var buf [512]byte
 		for {

@@ -33,7 +33,7 @@ func (a *Agent) ServeLink(conn io.ReadWriteCloser) error {
 		KeepAliveInterval:      time.Hour,
 		ConnectionWriteTimeout: linkWriteTimeout,
 		MaxStreamWindowSize:    256 << 10,
-		StreamCloseTimeout:     time.Minute,
+		StreamCloseTimeout:     0, // a reset would discard what a slow client has not read
 		LogOutput:              io.Discard,
 	})
 	if err != nil {

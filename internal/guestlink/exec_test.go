@@ -145,7 +145,7 @@ func TestTerminal(t *testing.T) {
 		}
 	}
 	o := collect(t, s, nil)
-	if !strings.Contains(o.stdout, "33 44\r\n") || !strings.Contains(o.stdout, "last\r\nlast\r\n") || o.exit.Code != 0 {
+	if !strings.Contains(o.stdout, "33 44\r\n") || strings.Count(o.stdout, "last\r\n") != 2 || o.exit.Code != 0 {
 		t.Errorf("got %+v", o)
 	}
 }
@@ -180,15 +180,7 @@ func TestClientGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for {
-		ch, _, err := s.Recv()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if ch == guestapi.ChannelStdout {
-			break
-		}
-	}
+	awaitOutput(t, s)
 	_ = s.Close()
 	waitFor(t, func() bool { b, _ := os.ReadFile(mark); return string(b) == "hup\n" })
 }
@@ -202,9 +194,7 @@ func TestClientGoneWhileFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Recv(); err != nil {
-		t.Fatal(err)
-	}
+	awaitOutput(t, s)
 	time.Sleep(300 * time.Millisecond) // let the window fill
 	_ = s.Close()
 	waitFor(t, func() bool { b, _ := os.ReadFile(mark); return string(b) == "hup\n" })
@@ -230,12 +220,17 @@ func TestWindowExceeded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	chunk := make([]byte, guestapi.MaxFrame)
-	for range 3 * guestapi.StdinWindow / len(chunk) {
-		if s.Send(guestapi.ChannelStdin, chunk) != nil {
-			break
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		chunk := make([]byte, guestapi.MaxFrame)
+		for range 3 * guestapi.StdinWindow / len(chunk) {
+			if s.Send(guestapi.ChannelStdin, chunk) != nil {
+				return
+			}
 		}
-	}
+	}()
+	defer func() { _ = s.Close(); <-sent }()
 	for {
 		if _, _, err := s.Recv(); err != nil {
 			if api.KindOf(err) != api.KindUnavailable {
@@ -306,6 +301,20 @@ func TestBulkWay(t *testing.T) {
 				t.Errorf("got %+v, want %q", o, tc.want)
 			}
 		})
+	}
+}
+
+// awaitOutput returns once the command said something, so its traps are set.
+func awaitOutput(t *testing.T, s *guestlink.ExecStream) {
+	t.Helper()
+	for {
+		ch, _, err := s.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ch == guestapi.ChannelStdout {
+			return
+		}
 	}
 }
 
