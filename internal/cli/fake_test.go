@@ -111,8 +111,8 @@ func newFake() *fake {
 	handle := func(pattern string, h func(w http.ResponseWriter, r *http.Request) (any, error)) {
 		f.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			f.mu.Lock()
+			defer f.mu.Unlock()
 			f.requests = append(f.requests, r.Method+" "+r.URL.RequestURI())
-			f.mu.Unlock()
 			if f.build != "" {
 				w.Header().Set(client.HeaderBuild, f.build)
 			}
@@ -184,7 +184,10 @@ func newFake() *fake {
 	handle("POST /v1/vms/{vm}/stop", func(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return operation(r, "vm.stop", func(vm *api.VM) bool { return vm.Status == api.StatusRunning })
 	})
-	handle("GET /v1/operations/{id}/events", func(w http.ResponseWriter, r *http.Request) (any, error) {
+	f.HandleFunc("GET /v1/operations/{id}/events", func(w http.ResponseWriter, r *http.Request) {
+		f.mu.Lock()
+		f.requests = append(f.requests, r.URL.Path)
+		f.mu.Unlock()
 		w.Header().Set("Content-Type", "text/event-stream")
 		send := func(op api.Operation) {
 			b, _ := json.Marshal(op)
@@ -200,19 +203,16 @@ func newFake() *fake {
 			if cancelled {
 				op.Status, op.Error = api.OperationCancelled, api.Errorf(api.KindCancelled, "cannot create vm: cancelled")
 				send(op)
-				return nil, nil
+				return
 			}
 			select {
 			case <-r.Context().Done():
-				return nil, nil
+				return
 			case <-time.After(5 * time.Millisecond):
 			}
 		}
-		return nil, nil
 	})
 	handle("POST /v1/operations/{id}/cancel", func(http.ResponseWriter, *http.Request) (any, error) {
-		f.mu.Lock()
-		defer f.mu.Unlock()
 		f.cancelled = true
 		return api.Operation{ID: "op", Status: api.OperationRunning}, nil
 	})
@@ -234,20 +234,29 @@ func newFake() *fake {
 		return []api.ConfigValue{{Key: "log_level", Value: "info", Source: "default"}, {Key: "vm_defaults.vcpu", Value: 2, Source: "file"}}, nil
 	})
 	f.HandleFunc("GET /v1/vms/{vm}/exec", func(w http.ResponseWriter, r *http.Request) {
-		if _, err := f.find(r.PathValue("vm")); err != nil {
+		f.mu.Lock()
+		_, err := f.find(r.PathValue("vm"))
+		f.mu.Unlock()
+		if err != nil {
 			w.WriteHeader(api.KindOf(err).HTTPStatus())
 			_ = json.NewEncoder(w).Encode(api.ErrorReply{Error: api.AsError(err)})
 			return
 		}
 		conn, first := f.accept(w, r)
 		defer conn.CloseNow()
+		f.mu.Lock()
 		_ = json.Unmarshal(first, &f.exec)
-		f.serve(conn, f.exec, api.Exit{})
+		req := f.exec
+		f.mu.Unlock()
+		f.serve(conn, req, api.Exit{})
 	})
 	f.HandleFunc("GET /v1/run", func(w http.ResponseWriter, r *http.Request) {
 		conn, first := f.accept(w, r)
 		defer conn.CloseNow()
+		f.mu.Lock()
 		_ = json.Unmarshal(first, &f.run)
+		req := f.run
+		f.mu.Unlock()
 		send(conn, api.ChannelProgress, api.Operation{ID: "op-run", Kind: "vm.create", Status: api.OperationRunning, Stage: "boot"})
 		if f.slow {
 			for {
@@ -264,7 +273,7 @@ func newFake() *fake {
 				time.Sleep(5 * time.Millisecond)
 			}
 		}
-		f.serve(conn, f.run.Exec, api.Exit{VM: map[string]string{api.EndKeep: "running", api.EndStop: "stopped", api.EndRemove: "removed"}[f.run.End], Name: "new"})
+		f.serve(conn, req.Exec, api.Exit{VM: map[string]string{api.EndKeep: "running", api.EndStop: "stopped", api.EndRemove: "removed"}[req.End], Name: "new"})
 	})
 	return f
 }

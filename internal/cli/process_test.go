@@ -231,8 +231,11 @@ func TestCtrlCWhileCreating(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = cmd.Wait()
-		if code := cmd.ProcessState.ExitCode(); code != 130 || !w.fake.cancelled {
-			t.Errorf("%v: code %d, cancelled %v, stderr %s", args, code, w.fake.cancelled, errs.String())
+		w.fake.mu.Lock()
+		cancelled := w.fake.cancelled
+		w.fake.mu.Unlock()
+		if code := cmd.ProcessState.ExitCode(); code != 130 || !cancelled {
+			t.Errorf("%v: code %d, cancelled %v, stderr %s", args, code, cancelled, errs.String())
 		}
 	}
 }
