@@ -33,8 +33,12 @@ func ParseMemory(s string) (int64, error) {
 	}
 	if bytes < MinMemory {
 		e := api.Errorf(api.KindInvalid, "cannot use memory %q: that is below the minimum of %s", s, FormatSize(MinMemory))
-		if n.IsInt() && (bare || unit == "m") {
-			return 0, api.Errorf(api.KindInvalid, "%s; did you mean %sG?", e.Message, n.RatString()).WithHint("--memory %sG", n.RatString())
+		if bare || unit == "m" && n.IsInt() {
+			meant := n.RatString()
+			if bare {
+				meant = strings.TrimSpace(s)
+			}
+			return 0, api.Errorf(api.KindInvalid, "%s; did you mean %sG?", e.Message, meant).WithHint("--memory %sG", meant)
 		}
 		return 0, e.WithHint("--memory %s", FormatSize(MinMemory))
 	}
