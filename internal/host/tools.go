@@ -90,5 +90,9 @@ func (h *Real) Tool(ctx context.Context, name string) (Tool, error) {
 // toolEnv is the environment of a tool: its messages in English, so that they
 // can be read, and nothing that changes what it does.
 func toolEnv(env func(string) string) []string {
-	return []string{"PATH=" + env("PATH") + ":" + strings.Join(sbin, ":"), "LC_ALL=C.UTF-8", "HOME=/"}
+	path := strings.Join(sbin, ":")
+	if p := env("PATH"); p != "" {
+		path = p + ":" + path
+	}
+	return []string{"PATH=" + path, "LC_ALL=C.UTF-8", "HOME=/"}
 }
