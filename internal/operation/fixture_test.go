@@ -131,7 +131,6 @@ type script struct {
 	line string
 	mu   sync.Mutex
 	log  []string
-	r    *Registry
 }
 
 func (s *script) note(what string) {
