@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -215,6 +216,11 @@ func (f Filter) wants(o api.Operation) bool {
 
 // List gives the operations that pass the filter, oldest first.
 func (r *Registry) List(ctx context.Context, f Filter) ([]api.Operation, error) {
+	// The live ones are noted first: one that ends while the journal is read
+	// still tells its end.
+	r.mu.Lock()
+	live := maps.Clone(r.live)
+	r.mu.Unlock()
 	recs, err := r.db.Operations(ctx)
 	if err != nil {
 		return nil, err
@@ -222,7 +228,7 @@ func (r *Registry) List(ctx context.Context, f Filter) ([]api.Operation, error) 
 	list := []api.Operation{}
 	for _, rec := range recs {
 		o := toAPI(rec, api.Progress{})
-		if op := r.liveOp(rec.ID); op != nil {
+		if op := live[rec.ID]; op != nil {
 			o = op.Snapshot()
 		}
 		if f.wants(o) {
