@@ -37,7 +37,7 @@ func MemberPath(name string) (string, error) {
 func Member(h *tar.Header, name, target string) *tar.Header {
 	m := &tar.Header{
 		Typeflag: h.Typeflag, Name: name, Linkname: h.Linkname, Size: h.Size, Mode: h.Mode & 0o7777,
-		Uid: h.Uid, Gid: h.Gid, ModTime: h.ModTime, Devmajor: h.Devmajor, Devminor: h.Devminor,
+		Uid: h.Uid, Gid: h.Gid, ModTime: h.ModTime, AccessTime: h.ModTime, ChangeTime: h.ModTime, Devmajor: h.Devmajor, Devminor: h.Devminor,
 		Format: tar.FormatPAX,
 	}
 	switch h.Typeflag {

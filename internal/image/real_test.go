@@ -12,6 +12,9 @@ import (
 // TestBuildRealImage makes the default image from the Debian archive and keeps it in
 // BANGER_IMAGE_OUT, if set.
 func TestBuildRealImage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs the Debian archive")
+	}
 	dir := os.Getenv("BANGER_IMAGE_OUT")
 	if dir == "" {
 		dir = t.TempDir()

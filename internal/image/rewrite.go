@@ -103,9 +103,6 @@ func (w *rewriter) member(h *tar.Header, r io.Reader, tw *tar.Writer) error {
 	if name == "" {
 		m.Name = "./"
 	}
-	if m.AccessTime.IsZero() {
-		m.AccessTime, m.ChangeTime = m.ModTime, m.ModTime
-	}
 	if err := fixACL(m); err != nil {
 		return fmt.Errorf("member %.80q: %w", name, err)
 	}

@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"fmt"
 	"strings"
+
+	"github.com/bangervm/banger/internal/ext4"
 )
 
 // indexes are what depmod would make, so that modprobe works in the guest: the
@@ -47,9 +49,8 @@ func (s *moduleSet) writeIndexes(tw *tar.Writer) error {
 		{"modules.builtin.alias.bin", x.builtinBins.bytes()},
 		{"modules.symbols.bin", symbols.bytes()}, // nobody asks by symbol, but modprobe opens it
 	} {
-		if err := tw.WriteHeader(&tar.Header{
-			Typeflag: tar.TypeReg, Name: s.release + "/" + f.name, Mode: 0o644, Size: int64(len(f.data)), Format: tar.FormatPAX,
-		}); err != nil {
+		h := &tar.Header{Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(f.data)), ModTime: s.time}
+		if err := tw.WriteHeader(ext4.Member(h, s.release+"/"+f.name, "")); err != nil {
 			return err
 		}
 		if _, err := tw.Write(f.data); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -33,6 +34,7 @@ type module struct {
 // moduleSet is the tree of modules, as far as it was read.
 type moduleSet struct {
 	release string
+	time    time.Time // of the newest member; what we add gets it
 	list    []module
 	byName  map[string]int
 	builtin map[string]bool
@@ -74,6 +76,9 @@ func (s *moduleSet) add(h *tar.Header, name string, r io.Reader, tw *tar.Writer)
 	}
 	if release != s.release {
 		return fmt.Errorf("modules of two kernels, %.64s and %.64s", s.release, release)
+	}
+	if h.ModTime.After(s.time) {
+		s.time = h.ModTime
 	}
 	switch h.Typeflag {
 	case tar.TypeDir, tar.TypeSymlink:
