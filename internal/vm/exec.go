@@ -297,7 +297,7 @@ func exitOf(payload []byte) (api.Exit, error) {
 	if e.Invalid {
 		return api.Exit{}, api.Errorf(api.KindInvalid, "cannot run the command: %s", oneLine(e.Message))
 	}
-	x := api.Exit{Code: e.Code, Signal: oneLine(e.Signal), TimedOut: e.TimedOut}
+	x := api.Exit{Code: e.Code, Signal: oneLine(e.Signal), TimedOut: e.TimedOut, Message: oneLine(e.Message)}
 	if x.Code < 0 || x.Code > 255 {
 		return api.Exit{}, api.Errorf(api.KindGuest, "cannot follow the command: the agent says it ended with code %d", e.Code)
 	}
