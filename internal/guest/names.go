@@ -23,6 +23,9 @@ const ours = "# banger"
 // the image, not from a user of this VM.
 func writeNames(etc string, cfg guestapi.Config, fresh bool) error {
 	var errs []error
+	if cfg.Hostname == "" {
+		cfg.Hostname = "banger"
+	}
 	if err := unix.Sethostname([]byte(cfg.Hostname)); err != nil {
 		errs = append(errs, fmt.Errorf("cannot set the host name: %w", err))
 	}
