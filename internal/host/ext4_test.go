@@ -139,6 +139,22 @@ func TestGrowingGoesOnAfterBeingCutOff(t *testing.T) {
 	}
 }
 
+// TestGrowingRepairsAnUncleanDisk is a machine that was killed: e2fsck then
+// reports, by its code 1, that it mended something.
+func TestGrowingRepairsAnUncleanDisk(t *testing.T) {
+	t.Parallel()
+	h := tooled(t)
+	path := filepath.Join(t.TempDir(), "disk.ext4")
+	if err := h.MakeExt4(t.Context(), path, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, h, "debugfs", "-w", "-R", "set_inode_field <11> links_count 9", path)
+	if err := h.GrowExt4(t.Context(), path, 96<<20); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, h, "e2fsck", "-fn", path)
+}
+
 func TestExt4ThatCannotBe(t *testing.T) {
 	t.Parallel()
 	h, ctx := tooled(t), t.Context()
