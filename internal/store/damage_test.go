@@ -285,3 +285,34 @@ func TestABrokenRecordHarmsNoOther(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAFullDiskIsSaidAndLosesNothing(t *testing.T) {
+	t.Parallel()
+	d, ctx := temp(t), t.Context()
+	if err := d.InsertVM(ctx, VM{ID: "1", Name: "a", CreatedAt: day}); err != nil {
+		t.Fatal(err)
+	}
+	var pages int
+	if err := d.write.QueryRow("PRAGMA page_count").Scan(&pages); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.write.Exec(fmt.Sprintf("PRAGMA max_page_count=%d", pages)); err != nil {
+		t.Fatal(err)
+	}
+	big := VM{ID: "2", Name: "b", CreatedAt: day, Labels: map[string]string{"x": strings.Repeat("y", 20000)}}
+	err := d.InsertVM(ctx, big)
+	wantKind(t, err, api.KindNoSpace)
+	if api.AsError(err).Hint == "" {
+		t.Errorf("no hint: %v", err)
+	}
+	list, err := d.VMs(ctx)
+	if err != nil || len(list) != 1 {
+		t.Error(list, err)
+	}
+	if _, err := d.write.Exec("PRAGMA max_page_count=100000"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.InsertVM(ctx, big); err != nil { // room again
+		t.Error(err)
+	}
+}
