@@ -29,7 +29,7 @@ func benchExec(l *lab) ([]figure, error) {
 	link := l.link(vm.ID)
 	defer link.Close()
 	direct := func() error {
-		s, err := link.Exec(context.Background(), guestapi.ExecRequest{Argv: []string{"true"}, NoStdin: true})
+		s, err := link.Exec(context.Background(), guestapi.ExecRequest{Argv: []string{"true"}, NoStdin: true}, guestlink.ExecOptions{})
 		if err != nil {
 			return err
 		}
