@@ -103,6 +103,9 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 		layout: o.Layout, info: o.Info, root: os.Geteuid() == 0, replaced: replaced,
 		accelerator: func(ctx context.Context) (string, string, error) {
 			k, err := defaultKernel(ctx, db, o.Layout)
+			if api.KindOf(err) == api.KindNotFound {
+				return "", "", api.Errorf(api.KindNotFound, "there is no kernel here yet to boot a probe with")
+			}
 			if err != nil {
 				return "", "", err
 			}
