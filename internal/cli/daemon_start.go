@@ -128,7 +128,7 @@ func (a *app) launchDaemon() (daemonChild, error) {
 		return daemonChild{}, api.Errorf(api.KindUnavailable, "cannot start the daemon: %w", err)
 	}
 	closeInherited()
-	cmd := exec.Command("/proc/self/exe", "daemon", "run", "--json")
+	cmd := exec.Command(ownPath(), "daemon", "run", "--json")
 	cmd.Args[0] = "banger"
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
@@ -140,6 +140,22 @@ func (a *app) launchDaemon() (daemonChild, error) {
 		return daemonChild{}, api.Errorf(api.KindUnavailable, "cannot start the daemon: %w", err)
 	}
 	return daemonChild{pid: cmd.Process.Pid, log: path, offset: offset}, nil
+}
+
+// ownPath is our own file by its name, which is how lists of processes will
+// name the daemon; where another file took its place meanwhile, by /proc.
+func ownPath() string {
+	const self = "/proc/self/exe"
+	path, err := os.Readlink(self)
+	if err != nil {
+		return self
+	}
+	named, err1 := os.Stat(path)
+	running, err2 := os.Stat(self)
+	if err1 != nil || err2 != nil || !os.SameFile(named, running) {
+		return self
+	}
+	return path
 }
 
 // closeInherited marks every file but the standard ones to be closed in
