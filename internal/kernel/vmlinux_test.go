@@ -18,13 +18,14 @@ const testVersion = "6.1.0-56-cloud-amd64 (builder@example) #1 SMP Debian 6.1.19
 
 // fakeVMLinux is an ELF header for x86-64 with some MB that compress a little.
 func fakeVMLinux(size int) []byte {
-	b := make([]byte, size)
+	block := make([]byte, 1<<15)
 	r := rand.New(rand.NewPCG(1, 2))
-	for i := range b {
+	for i := range block {
 		if i%3 > 0 {
-			b[i] = byte(r.IntN(8))
+			block[i] = byte(r.IntN(8))
 		}
 	}
+	b := bytes.Repeat(block, size/len(block)+1)[:size]
 	copy(b, "\x7fELF\x02\x01\x01")
 	binary.LittleEndian.PutUint16(b[18:], 62)
 	return b
