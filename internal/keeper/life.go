@@ -46,6 +46,7 @@ func watchLife(pid int) (*life, error) {
 		})
 		if err == nil && gone {
 			close(l.done)
+			l.file.Close()
 		}
 	})
 	return l, nil

@@ -15,6 +15,11 @@ const panicMark = "Kernel panic - not syncing: "
 // guest can print what it likes, so what is found is what the guest says. The
 // zero value is ready; it is safe for concurrent use.
 type Scanner struct {
+	// Mark is another text to look for, Marked what is called, from Write, for
+	// each line that ends with it inside. Set before the first Write, if at all.
+	Mark   string
+	Marked func()
+
 	mu    sync.Mutex
 	line  []byte // of the line under way, maxLine at most
 	found string
@@ -26,15 +31,18 @@ func (s *Scanner) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := len(p)
-	for len(p) > 0 && !s.ended {
+	for len(p) > 0 && (!s.ended || s.Mark != "") {
 		part, rest, newline := bytes.Cut(p, []byte{'\n'})
 		p = rest
 		if room := maxLine - len(s.line); room > 0 {
 			s.line = append(s.line, part[:min(room, len(part))]...)
 		}
-		if _, text, ok := bytes.Cut(s.line, []byte(panicMark)); ok {
+		if _, text, ok := bytes.Cut(s.line, []byte(panicMark)); ok && !s.ended {
 			s.found = clean(text)
 			s.ended = newline
+		}
+		if newline && s.Mark != "" && bytes.Contains(s.line, []byte(s.Mark)) {
+			s.Marked()
 		}
 		if newline {
 			s.line = s.line[:0]

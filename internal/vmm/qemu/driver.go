@@ -11,9 +11,9 @@ import (
 	"github.com/bangervm/banger/internal/vmm"
 )
 
-// program is what is looked for in PATH. Debian's slimmer
+// programName is what is looked for in PATH. Debian's slimmer
 // qemu-system-x86_64-microvm has neither emulation nor sandbox.
-const program = "qemu-system-x86_64"
+const programName = "qemu-system-x86_64"
 
 const installHint = "sudo apt-get install qemu-system-x86"
 
@@ -53,7 +53,7 @@ func (d *Driver) Capabilities() vmm.Capabilities {
 func (d *Driver) find() (string, error) {
 	name := d.binary
 	if name == "" {
-		name = program
+		name = programName
 	}
 	path, err := exec.LookPath(name)
 	if err != nil {

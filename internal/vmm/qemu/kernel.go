@@ -14,11 +14,12 @@ import (
 // the counter with an emulated timer and may lose.
 func kernelParameters(accel vmm.Accelerator, khz int64) []string {
 	// panic=-1 resets at once, which -no-reboot turns into the end of QEMU.
-	p := []string{"console=ttyS0", "quiet", "panic=-1", "random.trust_cpu=on"}
+	p := []string{"console=ttyS0", "panic=-1", "random.trust_cpu=on"}
 	if accel != vmm.TCG {
-		return p
+		return append(p, "quiet")
 	}
-	p = append(p, "mitigations=off", "cryptomgr.notests", "no_timer_check", "audit=0", "nowatchdog", "rcupdate.rcu_expedited=1")
+	// Warnings are shown for the sake of timerLost; they are few.
+	p = append(p, "loglevel=5", "mitigations=off", "cryptomgr.notests", "no_timer_check", "audit=0", "nowatchdog", "rcupdate.rcu_expedited=1")
 	if khz > 0 {
 		p = append(p, fmt.Sprintf("tsc_early_khz=%d", khz), "tsc=reliable")
 	}

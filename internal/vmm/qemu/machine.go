@@ -29,7 +29,9 @@ type Machine struct {
 	scan       console.Scanner
 	linkSocket string
 	disks      map[string]disk // the writable ones, by serial
-	events     chan qmp.Event  // from the QMP reader to watch
+	events     chan qmp.Event  // from the QMP reader to keepRunning
+	lost       chan struct{}   // holds one: the guest's kernel said timerLost
+	started    time.Time
 	done       chan struct{}
 	exit       vmm.Exit // valid once done is closed
 

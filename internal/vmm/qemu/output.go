@@ -67,12 +67,19 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// all is the end of what was said.
+func (o *output) all() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.tail)
+}
+
 // last is the last line that is not empty, without the program's name.
 func (o *output) last() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	lines := strings.Split(strings.TrimSpace(string(o.tail)), "\n")
-	_, text, found := strings.Cut(lines[len(lines)-1], program+": ")
+	_, text, found := strings.Cut(lines[len(lines)-1], programName+": ")
 	if !found {
 		text = lines[len(lines)-1]
 	}

@@ -103,6 +103,13 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 	m := &Machine{
 		id: spec.ID, log: d.log, process: p, words: words, linkSocket: link, disks: disks,
 		done: make(chan struct{}), events: make(chan qmp.Event, 64),
+		lost: make(chan struct{}, 1), started: time.Now(),
+	}
+	m.scan.Mark, m.scan.Marked = timerLost, func() {
+		select {
+		case m.lost <- struct{}{}:
+		default:
+		}
 	}
 	// QEMU that ends at once, e.g. over a wrong argument, closes the connection.
 	controlFD.Close()
@@ -138,7 +145,7 @@ func (d *Driver) explain(ctx context.Context, spec vmm.Spec, cause error, p *pro
 	switch {
 	case strings.Contains(said, "Could not access KVM") && strings.Contains(said, "ermission denied"):
 		return api.Errorf(api.KindDenied, "cannot start QEMU: %s", said).WithHint("sudo usermod -aG kvm $USER")
-	case strings.Contains(said, "Failed to get") && strings.Contains(said, "lock"):
+	case strings.Contains(words.all(), "Failed to get") && strings.Contains(said, "using the image"):
 		return api.Errorf(api.KindBusy, "cannot start QEMU: a disk is in use by another process: %s", said)
 	case strings.Contains(said, "Cannot allocate memory"):
 		return api.Errorf(api.KindUnavailable, "cannot start QEMU with %d MiB of memory: %s", spec.MemoryBytes>>20, said)

@@ -9,15 +9,34 @@ import (
 // on, to see whether there is space again.
 const retryFull = 2 * time.Second
 
+// timerLost is what the kernel says when it measured the processor's timer
+// while we did not run, on a busy host: it then goes on without a timer, and
+// stands still a little later. There is no way to tell it the timer's rate; the
+// cure is to boot again.
+const timerLost = "APIC frequency too slow, disabling apic timer"
+
+const (
+	maxReboots = 10
+	// rebootTime is how long after the start the kernel may say so. Later it is
+	// the guest's users who print.
+	rebootTime = time.Minute
+)
+
 // keepRunning looks after processors that stopped though nobody asked: over a
 // full disk they are let go on from time to time (the write is tried again and
 // nothing is lost); after an internal error of QEMU or KVM there is nothing
 // left to wait for. It returns when QEMU is gone.
 func (m *Machine) keepRunning() {
+	reboots := 0
 	for {
 		select {
 		case <-m.process.done:
 			return
+		case <-m.lost:
+			if reboots++; reboots <= maxReboots && time.Since(m.started) < rebootTime {
+				m.bootAgain()
+			}
+			continue
 		case <-m.events:
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -40,6 +59,26 @@ func (m *Machine) keepRunning() {
 			m.shutdown = "stopped over an internal error"
 			m.mu.Unlock()
 			m.process.kill()
+		}
+	}
+}
+
+// bootAgain resets the machine, which otherwise ends at a reset.
+func (m *Machine) bootAgain() {
+	m.log.Info("the guest's kernel lost its timer: booting again", "vm", m.id)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, c := range []struct {
+		command   string
+		arguments any
+	}{
+		{"set-action", map[string]string{"reboot": "reset"}},
+		{"system_reset", nil},
+		{"set-action", map[string]string{"reboot": "shutdown"}}, // the request for the reset is in
+	} {
+		if err := m.qmp.Execute(ctx, c.command, c.arguments, nil); err != nil {
+			m.log.Warn("cannot boot the guest again", "vm", m.id, "error", err)
+			return
 		}
 	}
 }
