@@ -380,6 +380,7 @@ type fakeKeepers struct {
 
 	mu      sync.Mutex
 	all     map[string]*fakeKeeper
+	online  bool            // disks can grow while the machine runs
 	barrier *sync.WaitGroup // when set: all launches must be in before one goes on
 }
 
@@ -601,3 +602,13 @@ func (c *fakeClient) Exit() (vmm.Exit, bool) {
 }
 
 func mustKernel() store.Kernel { return store.Kernel{ID: "k1", Name: "k", Version: "6.1"} }
+
+func (c *fakeClient) Resize(_ context.Context, serial string, n int64) error {
+	if !c.k.ks.online {
+		return api.Errorf(api.KindUnsupported, "cannot resize a disk while it is used")
+	}
+	if serial == guestapi.RoleSystem {
+		return os.Truncate(c.k.dir.SystemDisk(), n)
+	}
+	return os.Truncate(c.k.dir.WorkDisk(), n)
+}

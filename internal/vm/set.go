@@ -102,7 +102,7 @@ func (m *Manager) checkSet(rec store.VM, how api.SetVM) error {
 			return err
 		}
 		if *d.want < d.have {
-			return api.Errorf(api.KindUnsupported, "cannot shrink the %s of vm %q from %s to %s: what lies beyond would be lost", d.what, rec.Name, bytesText(d.have), bytesText(*d.want)).
+			return api.Errorf(api.KindInvalid, "cannot shrink the %s of vm %q from %s to %s: what lies beyond would be lost", d.what, rec.Name, bytesText(d.have), bytesText(*d.want)).
 				WithHint("banger vm create --disk-size %s", bytesText(*d.want))
 		}
 		grow = grow || *d.want > d.have

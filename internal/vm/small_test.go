@@ -200,6 +200,23 @@ func TestSet(t *testing.T) {
 	_ = v
 }
 
+func TestSetGrowsOnline(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.ks.online = true
+	v := w.create("web")
+	more := int64(2 << 30)
+	got, err := w.m.Set(bg, "web", api.SetVM{DiskBytes: &more})
+	if err != nil || len(got.Pending) != 0 || size(w.l.VM(v.ID).WorkDisk()) != more {
+		t.Errorf("%+v %v", got, err)
+	}
+	w.f.set("guest grow", errFault)
+	more = 3 << 30
+	if _, err := w.m.Set(bg, "web", api.SetVM{DiskBytes: &more}); err == nil {
+		t.Error("the guest's failure went unseen")
+	}
+}
+
 func TestPrune(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
