@@ -33,6 +33,7 @@ func arguments(spec vmm.Spec, khz int64) ([]string, error) {
 	args := []string{
 		"-name", "guest=banger-" + spec.ID,
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+		"-S", // until we listen: no event shall be missed
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		// ACPI describes the virtio devices to the kernel; without the timers
 		// and the interrupt controller a stock kernel does not get far, without

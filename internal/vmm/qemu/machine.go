@@ -32,6 +32,7 @@ type Machine struct {
 	events     chan qmp.Event  // from the QMP reader to keepRunning
 	lost       chan struct{}   // holds one: the guest's kernel said timerLost
 	started    time.Time
+	stopping   chan struct{} // closed when QEMU says that it ends
 	done       chan struct{}
 	exit       vmm.Exit // valid once done is closed
 
@@ -156,6 +157,7 @@ func (m *Machine) event(e qmp.Event) {
 		m.mu.Lock()
 		if m.shutdown == "" {
 			m.shutdown = data.Reason
+			close(m.stopping)
 		}
 		m.mu.Unlock()
 	case "STOP", "BLOCK_IO_ERROR":
@@ -173,7 +175,7 @@ func (m *Machine) watch(copied <-chan struct{}, serial net.Conn) {
 		defer close(stopped)
 		m.keepRunning()
 	}()
-	<-m.process.done
+	m.awaitProcess()
 	at := time.Now()
 	<-m.qmp.Done() // its last events
 	<-copied
@@ -185,6 +187,29 @@ func (m *Machine) watch(copied <-chan struct{}, serial net.Conn) {
 	m.words.close()
 	m.log.Debug("qemu ended", "vm", m.id, "reason", m.exit.Reason, "detail", m.exit.Detail)
 	close(m.done)
+}
+
+// exitPatience is how long QEMU may take to end once it said that it does. Some
+// versions stand still instead when a command reaches them just then. What the
+// guest has flushed is in the disks' files by that time.
+const exitPatience = 3 * time.Second
+
+// awaitProcess returns when the process is gone.
+func (m *Machine) awaitProcess() {
+	select {
+	case <-m.process.done:
+		return
+	case <-m.stopping:
+	}
+	t := time.NewTimer(exitPatience)
+	defer t.Stop()
+	select {
+	case <-m.process.done:
+	case <-t.C:
+		m.log.Warn("QEMU does not end although it says so: killing it", "vm", m.id, "pid", m.PID())
+		m.process.kill()
+		<-m.process.done
+	}
 }
 
 // ending says why QEMU ended, from what it, the guest and its process said.

@@ -136,8 +136,13 @@ func TestTimerLost(t *testing.T) {
 	p.firstBoot(printAt(p, "[ 0.2] APIC frequency too slow, disabling apic timer\r\n")).print("second boot\n").powerOff()
 	var out text
 	m := start(t, newTestDriver(t), testSpec(t, p), &out)
+	defer func() {
+		if t.Failed() {
+			t.Logf("console %q", out.String())
+		}
+	}()
 	if got := awaitEnd(t, m); got.Reason != vmm.ReasonPowerOff {
-		t.Errorf("ended with %+v, console %q", got, out.String())
+		t.Errorf("ended with %+v", got)
 	}
 	if !strings.Contains(out.String(), "second boot") {
 		t.Errorf("console %q", out.String())

@@ -103,7 +103,7 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 	m := &Machine{
 		id: spec.ID, log: d.log, process: p, words: words, linkSocket: link, disks: disks,
 		done: make(chan struct{}), events: make(chan qmp.Event, 64),
-		lost: make(chan struct{}, 1), started: time.Now(),
+		lost: make(chan struct{}, 1), started: time.Now(), stopping: make(chan struct{}),
 	}
 	m.scan.Mark, m.scan.Marked = timerLost, func() {
 		select {
@@ -123,6 +123,12 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 		var dialer net.Dialer
 		return dialer.DialContext(ctx, "unix", link)
 	}, d.log)
+	undo = append(undo, func() { m.mux.Close() })
+	if err := m.qmp.Execute(ctx, "cont", nil, nil); err != nil {
+		p.kill()
+		<-p.done
+		return nil, d.explain(ctx, spec, err, p, words)
+	}
 	copied := make(chan struct{})
 	go func() {
 		defer close(copied)

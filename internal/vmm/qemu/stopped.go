@@ -2,7 +2,10 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"github.com/bangervm/banger/internal/vmm/qemu/qmp"
 )
 
 // retryFull is how often a machine that stopped over a full host disk is let go
@@ -56,7 +59,9 @@ func (m *Machine) keepRunning() {
 		case "internal-error":
 			m.log.Error("QEMU stopped over an internal error", "vm", m.id)
 			m.mu.Lock()
-			m.shutdown = "stopped over an internal error"
+			if m.shutdown == "" {
+				m.shutdown = "stopped over an internal error"
+			}
 			m.mu.Unlock()
 			m.process.kill()
 		}
@@ -76,7 +81,7 @@ func (m *Machine) bootAgain() {
 		{"system_reset", nil},
 		{"set-action", map[string]string{"reboot": "shutdown"}}, // the request for the reset is in
 	} {
-		if err := m.qmp.Execute(ctx, c.command, c.arguments, nil); err != nil {
+		if err := m.qmp.Execute(ctx, c.command, c.arguments, nil); err != nil && !errors.Is(err, qmp.ErrClosed) {
 			m.log.Warn("cannot boot the guest again", "vm", m.id, "error", err)
 			return
 		}
