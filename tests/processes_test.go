@@ -59,7 +59,6 @@ func TestMachinesOutliveTheDaemon(t *testing.T) {
 func TestDaemonKilledWhileCreating(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	h.ok("daemon", "status")
 	h.ok("vm", "list")
 	for _, delay := range []time.Duration{5, 20, 60, 150, 400, 1000} {
 		var wg sync.WaitGroup
@@ -97,7 +96,7 @@ func TestDaemonKilledWhileStoppingAndDeleting(t *testing.T) {
 		_ = syscall.Kill(h.one("daemon run"), syscall.SIGKILL)
 		wg.Wait()
 		h.eventually("the next daemon ends what was begun", patience, func() bool {
-			r := h.banger("vm", "show", "v", "--format", "{{.Status}}")
+			r := h.banger("vm", "show", "v", "--format", "{{.status}}")
 			return r.code == 3 || strings.TrimSpace(r.stdout) == "stopped" || strings.TrimSpace(r.stdout) == "running"
 		})
 		if h.banger("vm", "show", "v").code == 0 {

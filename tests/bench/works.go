@@ -186,7 +186,7 @@ func benchMemory(l *lab) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d, err := l.banger("daemon", "status", "--format", "{{.PID}}"); err == nil {
+	if d, err := l.banger("daemon", "status", "--format", "{{.pid}}"); err == nil {
 		if pid, err := strconv.Atoi(strings.TrimSpace(d)); err == nil {
 			daemon = pid
 		}
@@ -236,7 +236,7 @@ func pss(pid int) (float64, string, error) {
 
 // benchImage compares the recipe, down to a bootable image, with mmdebstrap alone.
 func benchImage(l *lab) ([]figure, error) {
-	recipe, err := l.banger("image", "show", "debian-bookworm", "--format", "{{index .Source \"packages\"}}")
+	recipe, err := l.banger("image", "show", "debian-bookworm", "--format", "{{.source.packages}}")
 	if err != nil {
 		return nil, err
 	}
