@@ -11,7 +11,7 @@ import (
 const backlog = 256 << 10
 
 // drainTime bounds the wait for a slow writer after the source's end.
-const drainTime = 5 * time.Second
+const drainTime = 2 * time.Second
 
 // Copy reads src to its end and writes it to dst. When dst is so slow that
 // the backlog is full, what comes is dropped and a line in the output says how
