@@ -251,7 +251,7 @@ func TestOneBrokenMachineNeverBreaksList(t *testing.T) {
 	if len(vms) != 2 {
 		t.Errorf("expected both listed: %+v", vms)
 	}
-	h.fails(1, []string{"work.ext4"}, "vm", "start", "torn")
+	h.fails(5, []string{"work.ext4", "missing"}, "vm", "start", "torn")
 	if got := h.sh(vm.ID, "echo alive"); got != "alive" {
 		t.Errorf("the other machine suffered: %q", got)
 	}

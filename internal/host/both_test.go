@@ -20,6 +20,7 @@ type both interface {
 	BootID() string
 	MakeExt4(ctx context.Context, path string, bytes int64) error
 	GrowExt4(ctx context.Context, path string, bytes int64) error
+	Ext4Size(path string) (int64, error)
 	ProcessStart(pid int) (uint64, bool)
 	Signal(pid int, start uint64, sig syscall.Signal) error
 }
@@ -43,8 +44,17 @@ func TestRealAndFakeAgree(t *testing.T) {
 			if err := h.MakeExt4(ctx, path, 32<<20); api.KindOf(err) != api.KindExists {
 				t.Error(err)
 			}
+			if n, err := h.Ext4Size(path); n != 32<<20 || err != nil {
+				t.Error(n, err)
+			}
+			if _, err := h.Ext4Size(path + "-none"); api.KindOf(err) != api.KindNotFound {
+				t.Error(err)
+			}
 			if err := h.GrowExt4(ctx, path, 64<<20); err != nil {
 				t.Fatal(err)
+			}
+			if n, err := h.Ext4Size(path); n != 64<<20 || err != nil {
+				t.Error(n, err)
 			}
 			if fi, err := os.Stat(path); err != nil || fi.Size() != 64<<20 {
 				t.Error(fi, err)

@@ -3,8 +3,10 @@ package host
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -98,6 +100,40 @@ func (h *Real) GrowExt4(ctx context.Context, path string, size int64) error {
 		return fail(err)
 	}
 	return nil
+}
+
+// Ext4Size is how many bytes of the disk its ext4 spans, by the superblock; 0
+// when there is none on it.
+func (h *Real) Ext4Size(path string) (int64, error) {
+	fail := func(err error) error {
+		return api.Errorf(api.KindOf(classify(err)), "cannot read disk %s: %w", path, err).WithHint("%s", hintFor(err, path))
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return 0, fail(err)
+	}
+	defer f.Close()
+	// fs/ext4/ext4.h of Linux: struct ext4_super_block, at byte 1024 of the disk.
+	super := make([]byte, 1024)
+	if _, err := f.ReadAt(super, 1024); err == io.EOF {
+		return 0, nil
+	} else if err != nil {
+		return 0, fail(err)
+	}
+	le := binary.LittleEndian
+	const magic, incompat64 = 0xef53, 0x80
+	if le.Uint16(super[0x38:]) != magic {
+		return 0, nil
+	}
+	blocks := uint64(le.Uint32(super[0x4:]))
+	if le.Uint32(super[0x60:])&incompat64 != 0 {
+		blocks |= uint64(le.Uint32(super[0x150:])) << 32
+	}
+	log := le.Uint32(super[0x18:])
+	if log > 6 || blocks > 1<<47>>(10+log) {
+		return 0, nil // no file system that Linux would mount
+	}
+	return int64(blocks << (10 + log)), nil
 }
 
 func roundUp(size int64) int64 { return (size + sector - 1) / sector * sector }

@@ -283,3 +283,44 @@ func TestSignalReachesOneProcessOnly(t *testing.T) {
 		}
 	}
 }
+
+// A disk that was cut off says by its superblock what it was; one without a
+// file system, or with nonsense for one, says nothing.
+func TestExt4Size(t *testing.T) {
+	t.Parallel()
+	h := tooled(t)
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := h.MakeExt4(t.Context(), path, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	for _, cut := range []int64{32 << 20, 4096, 2048} {
+		if err := os.Truncate(path, cut); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := h.Ext4Size(path); n != 64<<20 || err != nil {
+			t.Errorf("cut at %d: %d %v", cut, n, err)
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte{0xff, 0xff, 0xff, 0xff}, 1024+0x18); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := h.Ext4Size(path); n != 0 || err != nil {
+		t.Errorf("nonsense: %d %v", n, err)
+	}
+	for _, cut := range []int64{2047, 0} {
+		if err := os.Truncate(path, cut); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := h.Ext4Size(path); n != 0 || err != nil {
+			t.Errorf("cut at %d: %d %v", cut, n, err)
+		}
+	}
+	if _, err := h.Ext4Size(t.TempDir()); err == nil {
+		t.Error("a folder has a file system")
+	}
+}

@@ -74,6 +74,15 @@ func (f *Fake) MakeExt4(_ context.Context, path string, size int64) error {
 	return file.Truncate(size)
 }
 
+// Ext4Size says that the file system is as large as its file.
+func (f *Fake) Ext4Size(path string) (int64, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return 0, api.Errorf(api.KindOf(classify(err)), "cannot read disk %s: %w", path, err)
+	}
+	return fi.Size(), nil
+}
+
 // GrowExt4 enlarges the file.
 func (f *Fake) GrowExt4(_ context.Context, path string, size int64) error {
 	if err := f.failing("GrowExt4", path); err != nil {

@@ -99,6 +99,9 @@ func (m *Manager) startable(rec store.VM, dir layout.VMDir) error {
 	if err := m.prerequisites("start", vmTitle(rec.Name), rec.MemoryBytes, tools...); err != nil {
 		return err
 	}
+	if err := m.disksWhole("start", rec, dir); err != nil {
+		return err
+	}
 	for _, f := range []struct{ what, path string }{
 		{"image " + rec.ImageName, m.d.Layout.Image(rec.ImageID).RootFS()},
 		{"kernel " + rec.KernelName, m.d.Layout.Kernel(rec.KernelID).VMLinux()},
@@ -116,8 +119,9 @@ func grows(path string, bytes int64) bool {
 	return n > 0 && n < bytes
 }
 
-// prepare makes what the VMM opens: both disks at once where they are missing
-// or too small, and the initramfs. What it made in vain it removes.
+// prepare makes what the VMM opens: both disks at once, new ones for a VM that
+// never ran, larger ones where the record wants that, and the initramfs. What it
+// made in vain it removes.
 func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, token string) error {
 	if err := safeID(rec.ID); err != nil {
 		return err
@@ -144,14 +148,19 @@ func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, t
 	return g.Wait()
 }
 
-// disk makes or enlarges one disk. A new one is renamed into place, so that a
-// half-made file system is never taken for a whole one.
+// disk makes or enlarges one disk. It is made only for a VM that never ran: a
+// later one is somebody's data, and a new one in its place would hide the loss. A
+// new one is renamed into place, so that a half-made file system is never taken
+// for a whole one.
 func (m *Manager) disk(ctx context.Context, rec store.VM, path string, bytes int64) error {
 	if grows(path, bytes) {
 		return m.d.Host.GrowExt4(ctx, path, bytes)
 	}
 	if size(path) > 0 {
 		return nil
+	}
+	if rec.StartedAt != nil {
+		return m.diskWhole("start", rec, path)
 	}
 	made := path + ".new"
 	err := m.d.Host.MakeExt4(ctx, made, bytes)

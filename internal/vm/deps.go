@@ -92,6 +92,8 @@ type Host interface {
 	BootID() string
 	// MakeExt4 makes a sparse file with an empty file system.
 	MakeExt4(ctx context.Context, path string, bytes int64) error
+	// Ext4Size is what the file system of a disk spans; 0 when none is on it.
+	Ext4Size(path string) (int64, error)
 	// GrowExt4 enlarges file and file system of a disk that nobody uses.
 	GrowExt4(ctx context.Context, path string, bytes int64) error
 	// ProcessStart is when a process began, in ticks since the host's boot;

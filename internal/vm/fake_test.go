@@ -308,6 +308,7 @@ func (a fakeAccel) Choose(ctx context.Context, _, _ string, _ layout.KernelDir) 
 type fakeHost struct {
 	f         *faults
 	mem, free int64
+	spans     int64 // of every disk's file system; 0: none known
 
 	mu    sync.Mutex
 	procs map[int]uint64
@@ -331,6 +332,8 @@ func (h *fakeHost) MakeExt4(ctx context.Context, path string, n int64) error {
 	}
 	return os.Truncate(path, n)
 }
+
+func (h *fakeHost) Ext4Size(string) (int64, error) { return h.spans, nil }
 
 func (h *fakeHost) GrowExt4(ctx context.Context, path string, n int64) error {
 	if err := h.f.atCtx(ctx, "growfs"); err != nil {

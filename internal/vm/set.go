@@ -110,6 +110,9 @@ func (m *Manager) checkSet(rec store.VM, how api.SetVM) error {
 	if !grow {
 		return nil
 	}
+	if err := m.disksWhole("grow the disks of", rec, m.d.Layout.VM(rec.ID)); err != nil {
+		return err
+	}
 	return m.prerequisites("grow the disks of", vmTitle(rec.Name), 0, toolCheckExt4, toolResizeExt4)
 }
 

@@ -30,6 +30,10 @@ func (m *Manager) Restart(ctx context.Context, ref string) (api.Operation, error
 	if err != nil {
 		return api.Operation{}, err
 	}
+	// Before anything is stopped.
+	if err := m.disksWhole("restart", rec, m.d.Layout.VM(rec.ID)); err != nil {
+		return api.Operation{}, err
+	}
 	return m.begin(ctx, kindRestart, verbRestart, rec, verbParams{Ref: ref})
 }
 

@@ -101,6 +101,11 @@ func (m *Manager) view(rec store.VM) api.VM {
 		v.Network.Address = address(m.d.Network.Address)
 	}
 	if run == nil {
+		if status == api.StatusStopped {
+			if lost := lostDisk(rec, m.d.Layout.VM(rec.ID)); lost != nil {
+				v.Error = lost
+			}
+		}
 		return v
 	}
 	v.Ready = run.ready && status == api.StatusRunning
