@@ -9,11 +9,16 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/bangervm/banger/api"
 )
+
+// headerKey carries a request id: such a request may be sent again.
+const headerKey = "Idempotency-Key"
 
 // HeaderBuild names the build of a request's sender; a daemon of another build
 // answers with its own.
@@ -32,7 +37,9 @@ type Options struct {
 	Build string
 }
 
-// Client talks to one daemon. Its methods may be called concurrently.
+// Client talks to one daemon. Its methods may be called concurrently. When the
+// daemon goes away without an answer, a request that changes nothing or carries a
+// request id is sent once more, by a new connection; no other is.
 type Client struct {
 	opts        Options
 	transport   *http.Transport
@@ -121,6 +128,9 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 	if c.opts.Build != "" {
 		req.Header.Set(HeaderBuild, c.opts.Build)
 	}
+	if create, ok := body.(api.CreateVM); ok && create.RequestID != "" {
+		req.Header.Set(headerKey, strconv.Quote(create.RequestID))
+	}
 	return req, nil
 }
 
@@ -128,6 +138,15 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 // The caller closes the body.
 func (c *Client) send(req *http.Request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
+	if err != nil && (req.Method == http.MethodGet || req.Header.Get(headerKey) != "") && lost(req.Context(), err) {
+		again := req.Clone(req.Context())
+		if req.GetBody != nil {
+			if again.Body, err = req.GetBody(); err != nil {
+				return nil, api.Errorf(api.KindInternal, "cannot send the request again: %w", err)
+			}
+		}
+		resp, err = c.http.Do(again)
+	}
 	if err != nil {
 		return nil, transportError(req.Context(), err)
 	}
@@ -137,6 +156,23 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 		return nil, replyError(resp)
 	}
 	return resp, nil
+}
+
+// lost says that a request met a daemon on its way out: it was connected to and
+// went away without an answer. What changes nothing, or would do so only once, is
+// then sent to the next daemon. It waits a moment, for one that is being killed
+// may still be connected to.
+func lost(ctx context.Context, err error) bool {
+	var known *api.Error
+	if ctx.Err() != nil || errors.As(err, &known) { // cancelled, or from Dial: nobody was connected to
+		return false
+	}
+	select {
+	case <-time.After(20 * time.Millisecond):
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 func (c *Client) noteBuild(resp *http.Response) {

@@ -10,9 +10,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bangervm/banger/api"
@@ -228,5 +230,98 @@ func TestFollowEvents(t *testing.T) {
 	err := c.FollowEvents(context.Background(), 7, func(e api.Event) error { got = append(got, e); return nil })
 	if diff := cmp.Diff([]api.Event{{ID: 8, Kind: "follow=true&since=7"}}, got); err != nil || diff != "" {
 		t.Errorf("error %v\n%s", err, diff)
+	}
+}
+
+// A daemon that goes away before it answers is asked again only for what may
+// be asked twice.
+func TestAskedAgain(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for name, tt := range map[string]struct {
+		do    func(*Client) error
+		again bool
+	}{
+		"list":   {func(c *Client) error { _, err := c.VMs(ctx); return err }, true},
+		"follow": {func(c *Client) error { _, err := c.WatchOperation(ctx, "o", nil); return err }, true},
+		"exec": {func(c *Client) error {
+			s, err := c.Exec(ctx, "web", api.Exec{})
+			if err == nil {
+				s.Close()
+			}
+			return err
+		}, true},
+		"create with a key": {func(c *Client) error {
+			op, err := c.CreateVM(ctx, api.CreateVM{Name: "web", RequestID: "k\n\x00é"})
+			if err == nil && op.ID != "web" {
+				t.Errorf("the second request said %q", op.ID)
+			}
+			return err
+		}, true},
+		"create": {func(c *Client) error { _, err := c.CreateVM(ctx, api.CreateVM{Name: "web"}); return err }, false},
+		"start":  {func(c *Client) error { _, err := c.StartVM(ctx, "web"); return err }, false},
+		"set":    {func(c *Client) error { _, err := c.SetVM(ctx, "web", api.SetVM{}); return err }, false},
+		"delete": {func(c *Client) error { _, err := c.DeleteVM(ctx, "web", true); return err }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.Header.Get("Upgrade") != "":
+					if conn, err := websocket.Accept(w, r, nil); err == nil {
+						defer conn.CloseNow()
+						_, _, _ = conn.Read(r.Context())
+					}
+				case r.Method == "POST":
+					var req api.CreateVM
+					_ = json.NewDecoder(r.Body).Decode(&req)
+					_ = json.NewEncoder(w).Encode(api.Operation{ID: req.Name})
+				case r.URL.Path == "/v1/vms":
+					fmt.Fprint(w, "[]")
+				default:
+					fmt.Fprint(w, "data: {\"status\":\"succeeded\"}\n\n")
+				}
+			}))
+			var dials atomic.Int32
+			c.opts.Dial = func(ctx context.Context) (net.Conn, error) {
+				if dials.Add(1) > 1 {
+					return DialSocket(ctx, c.opts.Socket)
+				}
+				ours, theirs := net.Pipe() // connected to, and gone once it was asked
+				go func() {
+					_, _ = theirs.Read(make([]byte, 1))
+					theirs.Close()
+				}()
+				return ours, nil
+			}
+			err := tt.do(c)
+			if tt.again && (err != nil || dials.Load() != 2) || !tt.again && (api.KindOf(err) != api.KindUnavailable || dials.Load() != 1) {
+				t.Errorf("after %d connections: %v", dials.Load(), err)
+			}
+		})
+	}
+}
+
+// Twice is enough, and a cancelled request is not sent again.
+func TestNotAskedForEver(t *testing.T) {
+	t.Parallel()
+	var dials atomic.Int32
+	c := New(Options{Dial: func(context.Context) (net.Conn, error) {
+		dials.Add(1)
+		ours, theirs := net.Pipe()
+		theirs.Close()
+		return ours, nil
+	}})
+	t.Cleanup(c.Close)
+	if _, err := c.VMs(context.Background()); api.KindOf(err) != api.KindUnavailable || dials.Load() != 2 {
+		t.Errorf("after %d connections: %v", dials.Load(), err)
+	}
+	if _, err := c.Exec(context.Background(), "web", api.Exec{}); api.KindOf(err) != api.KindUnavailable || dials.Load() != 4 {
+		t.Errorf("after %d connections: %v", dials.Load(), err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := c.VMs(ctx); api.KindOf(err) != api.KindCancelled || dials.Load() > 5 {
+		t.Errorf("after %d connections: %v", dials.Load(), err)
 	}
 }

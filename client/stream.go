@@ -41,11 +41,22 @@ type Stream struct {
 	buf    []byte
 }
 
+// stream opens a stream and says what it is for. The daemon does nothing before
+// it has that message whole, so until then another daemon may be asked.
 func (c *Client) stream(ctx context.Context, path string, first any) (*Stream, error) {
 	hello, err := json.Marshal(first)
 	if err != nil {
 		return nil, api.Errorf(api.KindInternal, "cannot encode request: %w", err)
 	}
+	s, again, err := c.open(ctx, path, hello)
+	if again {
+		s, _, err = c.open(ctx, path, hello)
+	}
+	return s, err
+}
+
+// open does that once; again says that the daemon went away and has not heard.
+func (c *Client) open(ctx context.Context, path string, hello []byte) (_ *Stream, again bool, err error) {
 	opts := &websocket.DialOptions{HTTPClient: c.http, HTTPHeader: http.Header{}}
 	if c.opts.Build != "" {
 		opts.HTTPHeader.Set(HeaderBuild, c.opts.Build)
@@ -56,19 +67,20 @@ func (c *Client) stream(ctx context.Context, path string, first any) (*Stream, e
 	}
 	if err != nil {
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
-			return nil, replyError(resp)
+			return nil, false, replyError(resp)
 		}
-		return nil, transportError(ctx, unwrapDial(err))
+		return nil, lost(ctx, err), transportError(ctx, unwrapDial(err))
 	}
 	conn.SetReadLimit(maxMessage)
-	ctx, cancel := context.WithCancel(ctx)
-	s := &Stream{conn: conn, ctx: ctx, cancel: cancel, buf: make([]byte, 1+api.MaxPayload)}
+	life, cancel := context.WithCancel(ctx)
+	s := &Stream{conn: conn, ctx: life, cancel: cancel, buf: make([]byte, 1+api.MaxPayload)}
 	s.credit.init(api.StdinWindow)
 	if err := conn.Write(ctx, websocket.MessageText, hello); err != nil {
+		broken := s.failure(err)
 		s.Close()
-		return nil, s.failure(err)
+		return nil, lost(ctx, err), broken
 	}
-	return s, nil
+	return s, false, nil
 }
 
 // unwrapDial takes the library's words off an error that net/http gave.
