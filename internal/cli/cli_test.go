@@ -261,7 +261,7 @@ func TestStreams(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"vm", "exec", "web", "cat"}, {"vm", "run", "--rm", "--", "cat"}} {
 		w := newWorld(t)
-		w.fake.script = cat
+		w.fake.script.Store(script(cat))
 		w.in = strings.Repeat("data\x00\n", 1<<20)
 		got := w.call(args...)
 		if got.Code != 7 || got.Err != "eof\n" || got.Out != w.in {
@@ -273,7 +273,8 @@ func TestStreams(t *testing.T) {
 func TestExecAsJSON(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.fake.script, w.in = cat, "0123456789"
+	w.fake.script.Store(script(cat))
+	w.in = "0123456789"
 	got := w.call("vm", "exec", "--json", "--max-output", "4", "web", "cat")
 	var r api.ExecResult
 	if err := json.Unmarshal([]byte(got.Out), &r); err != nil || got.Code != 7 || got.Err != "" {
@@ -289,9 +290,9 @@ func TestExecAsJSON(t *testing.T) {
 func TestCommandThatCannotBeRun(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.fake.script = func(*fake, *websocket.Conn, api.Exec) api.Exit {
+	w.fake.script.Store(script(func(*fake, *websocket.Conn, api.Exec) api.Exit {
 		return api.Exit{Code: 127, Message: "cannot run nope: not found"}
-	}
+	}))
 	for _, args := range []string{"vm exec web nope", "vm run --rm -- nope"} {
 		if got := w.call(strings.Fields(args)...); got.Code != 127 || got.Err != "error: cannot run nope: not found\n" {
 			t.Errorf("%s: %+v", args, got)
@@ -304,7 +305,7 @@ func TestTimeouts(t *testing.T) {
 	t.Run("exec", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
-		w.fake.script = func(*fake, *websocket.Conn, api.Exec) api.Exit { return api.Exit{Code: 143, TimedOut: true} }
+		w.fake.script.Store(script(func(*fake, *websocket.Conn, api.Exec) api.Exit { return api.Exit{Code: 143, TimedOut: true} }))
 		if got := w.call("vm", "exec", "--timeout", "1s", "web", "sleep"); got.Code != 124 || !strings.Contains(got.Err, "error (timeout)") {
 			t.Errorf("%+v", got)
 		}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +55,7 @@ func (a *app) startDaemon(ctx context.Context) (net.Conn, error) {
 	if err := a.layout.Ensure(); err != nil {
 		return nil, err
 	}
-	unlock, err := lockFile(ctx, filepath.Join(a.layout.Runtime, "daemon.start.lock"))
+	unlock, err := lockFile(ctx, a.layout.DaemonStartLock())
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +100,7 @@ func (a *app) startDaemon(ctx context.Context) (net.Conn, error) {
 
 // otherDaemon says whether the daemon left because another one is there.
 func otherDaemon(status unix.WaitStatus) bool {
-	return status.Exited() && slices.Contains([]int{api.KindExists.ExitCode(), api.KindBadState.ExitCode(), api.KindBusy.ExitCode()}, status.ExitStatus())
+	return status.Exited() && status.ExitStatus() == api.KindBadState.ExitCode()
 }
 
 // daemonChild is a daemon on its way up.

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,8 +98,8 @@ type fake struct {
 	slow bool
 	// stuck makes cancelling last until it is closed.
 	stuck chan struct{}
-	// script is what a command does; nil ends it at once.
-	script func(f *fake, conn *websocket.Conn, req api.Exec) api.Exit
+	// script is what a command does; none ends it at once.
+	script atomic.Value // of a script
 }
 
 func newFake() *fake {
@@ -322,11 +323,14 @@ func send(conn *websocket.Conn, ch api.Channel, v any) {
 	_ = conn.Write(context.Background(), websocket.MessageBinary, append([]byte{byte(ch)}, b...))
 }
 
+// script is what a command does in the fake machine.
+type script func(f *fake, conn *websocket.Conn, req api.Exec) api.Exit
+
 // serve begins the command, lets the script run and ends it.
 func (f *fake) serve(conn *websocket.Conn, req api.Exec, exit api.Exit) {
 	send(conn, api.ChannelStarted, api.Started{VM: "cccccccccccccccc", PID: 42})
-	if f.script != nil {
-		e := f.script(f, conn, req)
+	if play, ok := f.script.Load().(script); ok {
+		e := play(f, conn, req)
 		e.VM, e.Name = exit.VM, exit.Name
 		exit = e
 	}

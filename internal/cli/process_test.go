@@ -289,7 +289,7 @@ func TestSecondCtrlC(t *testing.T) {
 func TestSignalsReachTheCommand(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.fake.script = cat
+	w.fake.script.Store(script(cat))
 	cmd := w.command("vm", "exec", "web", "cat")
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -329,10 +329,10 @@ func TestSignalsReachTheCommand(t *testing.T) {
 func TestTerminal(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.fake.script = func(f *fake, conn *websocket.Conn, req api.Exec) api.Exit {
+	w.fake.script.Store(script(func(f *fake, conn *websocket.Conn, req api.Exec) api.Exit {
 		send(conn, api.ChannelStdout, []byte(fmt.Sprintf("tty %v %dx%d\n", req.TTY, req.Rows, req.Cols)))
 		return cat(f, conn, req)
-	}
+	}))
 	ptmx, tty, err := pty.Open()
 	if err != nil {
 		t.Fatal(err)
@@ -389,14 +389,14 @@ func TestTerminal(t *testing.T) {
 func TestBrokenPipe(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.fake.script = func(_ *fake, conn *websocket.Conn, _ api.Exec) api.Exit {
+	w.fake.script.Store(script(func(_ *fake, conn *websocket.Conn, _ api.Exec) api.Exit {
 		for range 1000 {
 			if conn.Write(context.Background(), websocket.MessageBinary, append([]byte{byte(api.ChannelStdout)}, make([]byte, 64<<10)...)) != nil {
 				break
 			}
 		}
 		return api.Exit{}
-	}
+	}))
 	cmd := w.command("vm", "exec", "web", "cat")
 	out, err := cmd.StdoutPipe()
 	if err != nil {

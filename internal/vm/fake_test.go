@@ -55,6 +55,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, l: l, f: &faults{}}
 	w.host = &fakeHost{f: w.f, procs: map[int]uint64{}, mem: 64 << 30, free: 64 << 30}
 	w.ks = &fakeKeepers{f: w.f, host: w.host, all: map[string]*fakeKeeper{}, t: t}
+	w.host.ks = w.ks.killPID
 	w.im = &fakeImages{f: w.f}
 	for _, p := range []string{l.Image("img1").RootFS(), l.Kernel("k1").VMLinux(), l.Kernel("k1").Modules()} {
 		if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
@@ -395,7 +396,6 @@ func (ks *fakeKeepers) Launch(ctx context.Context, dir layout.VMDir, b Boot) (Ke
 	if err := ks.f.atCtx(ctx, "launch"); err != nil {
 		return nil, err
 	}
-	ks.host.ks = ks.killPID
 	k := &fakeKeeper{
 		ks: ks, id: b.Spec.ID, dir: dir, pid: ks.host.start(), vmm: ks.host.start(),
 		up: make(chan struct{}), conns: make(chan net.Conn), done: make(chan struct{}), spec: b.Spec,
