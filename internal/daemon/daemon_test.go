@@ -117,7 +117,7 @@ func TestDaemon(t *testing.T) {
 		t.Error("the staging folder still holds what a dead daemon left")
 	}
 	second := start(t, l)
-	if err := second.end(t); api.KindOf(err) != api.KindBusy || !strings.Contains(err.Error(), "pid") {
+	if err := second.end(t); api.KindOf(err) != api.KindBadState || !strings.Contains(err.Error(), "pid") {
 		t.Errorf("a second daemon on the root: %v", err)
 	}
 	other := start(t, testLayout(t))

@@ -46,7 +46,7 @@ func takeLock(ctx context.Context, l layout.Layout, patience time.Duration) (*lo
 		if answers(l.DaemonSocket()) || time.Now().After(deadline) {
 			holder := holderOf(f)
 			f.Close()
-			return nil, api.Errorf(api.KindBusy, "cannot start the daemon: another one%s has %s", holder, l.State).
+			return nil, api.Errorf(api.KindBadState, "cannot start the daemon: another daemon%s has %s", holder, l.State).
 				WithHint("banger daemon status")
 		}
 		select {

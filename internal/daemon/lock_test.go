@@ -38,7 +38,7 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = takeLock(t.Context(), l, 0)
-	if api.KindOf(err) != api.KindBusy || !strings.Contains(err.Error(), "pid "+strconv.Itoa(os.Getpid())) {
+	if api.KindOf(err) != api.KindBadState || !strings.Contains(err.Error(), "pid "+strconv.Itoa(os.Getpid())) {
 		t.Errorf("the second lock: %v", err)
 	}
 	// One that serves is named without waiting.
@@ -47,7 +47,7 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	if _, err := takeLock(t.Context(), l, time.Hour); api.KindOf(err) != api.KindBusy || time.Since(began) > 10*time.Second {
+	if _, err := takeLock(t.Context(), l, time.Hour); api.KindOf(err) != api.KindBadState || time.Since(began) > 10*time.Second {
 		t.Errorf("the lock of a serving daemon: %v after %s", err, time.Since(began))
 	}
 	ln.Close()

@@ -139,14 +139,15 @@ func kindOf(err error) api.Kind {
 
 // The files of the daemon.
 
-func (l Layout) ConfigFile() string   { return filepath.Join(l.Config, "config.toml") }
-func (l Layout) Database() string     { return filepath.Join(l.State, "banger.db") }
-func (l Layout) DaemonLock() string   { return filepath.Join(l.State, "daemon.lock") } // flock, held while a daemon runs
-func (l Layout) DaemonLog() string    { return filepath.Join(l.State, "daemon.log") }
-func (l Layout) DaemonSocket() string { return filepath.Join(l.Runtime, "daemon.sock") }
-func (l Layout) Images() string       { return filepath.Join(l.State, "images") }
-func (l Layout) Kernels() string      { return filepath.Join(l.State, "kernels") }
-func (l Layout) VMs() string          { return filepath.Join(l.State, "vms") }
+func (l Layout) ConfigFile() string      { return filepath.Join(l.Config, "config.toml") }
+func (l Layout) Database() string        { return filepath.Join(l.State, "banger.db") }
+func (l Layout) DaemonLock() string      { return filepath.Join(l.State, "daemon.lock") }         // flock, held while a daemon runs
+func (l Layout) DaemonStartLock() string { return filepath.Join(l.Runtime, "daemon.start.lock") } // flock, held by the command that starts a daemon
+func (l Layout) DaemonLog() string       { return filepath.Join(l.State, "daemon.log") }
+func (l Layout) DaemonSocket() string    { return filepath.Join(l.Runtime, "daemon.sock") }
+func (l Layout) Images() string          { return filepath.Join(l.State, "images") }
+func (l Layout) Kernels() string         { return filepath.Join(l.State, "kernels") }
+func (l Layout) VMs() string             { return filepath.Join(l.State, "vms") }
 
 // Staging is where things are made before they are renamed into place; what a
 // starting daemon finds here is half-made and deleted.

@@ -184,7 +184,7 @@ func TestEveryNameLiesInItsFolder(t *testing.T) {
 		"/c":          {l.ConfigFile()},
 		"/s":          {l.Database(), l.DaemonLock(), l.DaemonLog(), l.Images(), l.Kernels(), l.VMs(), l.Staging()},
 		"/k":          {l.ProbeCache(), l.GuestCPIO("b1"), l.GuestCPIO("b2")},
-		"/r":          {l.DaemonSocket()},
+		"/r":          {l.DaemonSocket(), l.DaemonStartLock()},
 		"/s/vms/v":    {d.SystemDisk(), d.WorkDisk(), d.Initrd(), d.ConsoleLog(), d.KeeperLog(), d.VMMLog(), d.KeeperConfig(), d.Handle(), d.ExitFile()},
 		"/r/vm/v":     {d.KeeperSocket(), d.GuestSocket(), d.BulkSocket(), d.QMPSocket(), d.LinkSocket(), d.NetSocket()},
 		"/s/images/i": {i.RootFS(), i.Manifest()}, "/s/kernels/k": {k.VMLinux(), k.Modules(), k.BootModules(), k.Manifest()},
