@@ -13,6 +13,7 @@ import (
 	"github.com/bangervm/banger/internal/initramfs"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/vmm"
+	"github.com/bangervm/banger/internal/vmm/qemu/testkernel"
 	"github.com/bangervm/banger/internal/vmm/vmmtest"
 )
 
@@ -36,7 +37,7 @@ func TestConformance(t *testing.T) {
 		func(t *testing.T) vmm.Driver { return newTestDriver(t) },
 		func(t *testing.T) vmm.Spec {
 			n++
-			spec := testSpec(t, new(program))
+			spec := testSpec(t, new(testkernel.Program))
 			spec.ID, spec.Kernel, spec.MemoryBytes = fmt.Sprint("t", n), kernel.VMLinux(), 512<<20
 			spec.Initrd = filepath.Join(spec.RunDir, "initrd")
 			spec.Disks = []vmm.Disk{

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/vmm"
+	"github.com/bangervm/banger/internal/vmm/qemu/testkernel"
 )
 
 // patience is for a busy machine; nothing here takes long by itself.
@@ -57,7 +58,7 @@ func (o *text) await(t *testing.T, s string) {
 	}
 }
 
-func testSpec(t *testing.T, p *program) vmm.Spec {
+func testSpec(t *testing.T, p *testkernel.Program) vmm.Spec {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "banger-qemu") // short: sockets
 	if err != nil {
@@ -69,7 +70,7 @@ func testSpec(t *testing.T, p *program) vmm.Spec {
 		}
 	})
 	return vmm.Spec{
-		ID: "t", VCPUs: 1, MemoryBytes: 128 << 20, Accelerator: vmm.TCG, Kernel: p.write(t),
+		ID: "t", VCPUs: 1, MemoryBytes: 128 << 20, Accelerator: vmm.TCG, Kernel: p.Write(t),
 		RunDir: dir, LogFile: filepath.Join(dir, "log"),
 	}
 }
@@ -103,13 +104,13 @@ func TestEnds(t *testing.T) {
 	t.Parallel()
 	const panicLine = "[    1.0] Kernel panic - not syncing: Attempted to kill init!\r\n"
 	for name, c := range map[string]struct {
-		program *program
+		program *testkernel.Program
 		want    vmm.Exit
 	}{
-		"power off":             {new(program).print("hello\n").powerOff(), vmm.Exit{Reason: vmm.ReasonPowerOff}},
-		"reset":                 {new(program).print("hello\n").reset(), vmm.Exit{Reason: vmm.ReasonReset}},
-		"panic":                 {new(program).print("hello\n" + panicLine).reset(), vmm.Exit{Reason: vmm.ReasonPanic, Detail: "Attempted to kill init!"}},
-		"power off after a lie": {new(program).print("hello\n" + panicLine).powerOff(), vmm.Exit{Reason: vmm.ReasonPowerOff}},
+		"power off":             {new(testkernel.Program).Print("hello\n").PowerOff(), vmm.Exit{Reason: vmm.ReasonPowerOff}},
+		"reset":                 {new(testkernel.Program).Print("hello\n").Reset(), vmm.Exit{Reason: vmm.ReasonReset}},
+		"panic":                 {new(testkernel.Program).Print("hello\n" + panicLine).Reset(), vmm.Exit{Reason: vmm.ReasonPanic, Detail: "Attempted to kill init!"}},
+		"power off after a lie": {new(testkernel.Program).Print("hello\n" + panicLine).PowerOff(), vmm.Exit{Reason: vmm.ReasonPowerOff}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -132,8 +133,7 @@ func TestEnds(t *testing.T) {
 // A kernel that lost its timer on a busy host is booted again.
 func TestTimerLost(t *testing.T) {
 	t.Parallel()
-	p := new(program)
-	p.firstBoot(printAt(p, "[ 0.2] APIC frequency too slow, disabling apic timer\r\n")).print("second boot\n").powerOff()
+	p := new(testkernel.Program).FirstBoot("[ 0.2] APIC frequency too slow, disabling apic timer\r\n").Print("second boot\n").PowerOff()
 	var out text
 	m := start(t, newTestDriver(t), testSpec(t, p), &out)
 	defer func() {
@@ -149,19 +149,10 @@ func TestTimerLost(t *testing.T) {
 	}
 }
 
-// printAt is a program that prints and halts, placed behind firstBoot's test.
-func printAt(before *program, s string) *program {
-	const test = 6 + 7 + 6
-	p := &program{code: make([]byte, len(before.code)+test)}
-	p.print(s).halt()
-	p.code = p.code[len(before.code)+test:]
-	return p
-}
-
 func TestKill(t *testing.T) {
 	t.Parallel()
 	var out text
-	m := start(t, newTestDriver(t), testSpec(t, new(program).print("up\n").halt()), &out)
+	m := start(t, newTestDriver(t), testSpec(t, new(testkernel.Program).Print("up\n").Halt()), &out)
 	out.await(t, "up")
 	if err := m.Kill(); err != nil {
 		t.Fatal(err)
@@ -191,7 +182,7 @@ func TestKilledByOthers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var out text
-			m := start(t, newTestDriver(t), testSpec(t, new(program).print("up\n").halt()), &out)
+			m := start(t, newTestDriver(t), testSpec(t, new(testkernel.Program).Print("up\n").Halt()), &out)
 			out.await(t, "up")
 			if err := syscall.Kill(m.PID(), c.signal); err != nil {
 				t.Fatal(err)
@@ -206,7 +197,7 @@ func TestKilledByOthers(t *testing.T) {
 func TestPause(t *testing.T) {
 	t.Parallel()
 	var out text
-	m := start(t, newTestDriver(t), testSpec(t, new(program).print("up\n").halt()), &out)
+	m := start(t, newTestDriver(t), testSpec(t, new(testkernel.Program).Print("up\n").Halt()), &out)
 	for i, f := range []func(context.Context) error{m.Pause, m.Pause, m.Resume, m.Resume} {
 		if err := f(t.Context()); err != nil {
 			t.Errorf("step %d: %v", i, err)
@@ -225,13 +216,13 @@ func (s stuck) Write(p []byte) (int, error) {
 // A writer that takes nothing stops neither the guest nor its end.
 func TestConsoleStuck(t *testing.T) {
 	t.Parallel()
-	p := new(program)
+	p := new(testkernel.Program)
 	for range 20 {
-		p.print(strings.Repeat("flood", 400) + "\n")
+		p.Print(strings.Repeat("flood", 400) + "\n")
 	}
 	s := stuck{make(chan struct{})}
 	defer close(s.free)
-	m := start(t, newTestDriver(t), testSpec(t, p.powerOff()), s)
+	m := start(t, newTestDriver(t), testSpec(t, p.PowerOff()), s)
 	if got := awaitEnd(t, m); got.Reason != vmm.ReasonPowerOff {
 		t.Errorf("ended with %+v", got)
 	}
@@ -239,7 +230,7 @@ func TestConsoleStuck(t *testing.T) {
 
 func TestResize(t *testing.T) {
 	t.Parallel()
-	spec := testSpec(t, new(program).print("up\n").halt())
+	spec := testSpec(t, new(testkernel.Program).Print("up\n").Halt())
 	path := filepath.Join(spec.RunDir, "a,b \"c\".img") // no character of a name has a meaning
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -259,7 +250,7 @@ func TestResize(t *testing.T) {
 
 func TestDiskInUse(t *testing.T) {
 	t.Parallel()
-	spec := testSpec(t, new(program).halt())
+	spec := testSpec(t, new(testkernel.Program).Halt())
 	path := filepath.Join(spec.RunDir, "disk")
 	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -267,7 +258,7 @@ func TestDiskInUse(t *testing.T) {
 	spec.Disks = []vmm.Disk{{Path: path, Serial: "work"}}
 	d := newTestDriver(t)
 	start(t, d, spec, io.Discard)
-	second := testSpec(t, new(program).halt())
+	second := testSpec(t, new(testkernel.Program).Halt())
 	second.Disks = spec.Disks
 	if _, err := d.Start(t.Context(), second, io.Discard); api.KindOf(err) != api.KindBusy {
 		t.Errorf("a second machine on the disk: %v", err)

@@ -1,4 +1,4 @@
-package qemu
+package testkernel
 
 import (
 	"bytes"
@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// program is the code of a kernel for tests: 32-bit, no paging, loaded at 1 MiB
+// Program is the code of a kernel: 32-bit, no paging, loaded at 1 MiB
 // and started by QEMU's PVH way, as Linux is. It runs in the real QEMU in a tenth
 // of a second and needs nothing but QEMU.
-type program struct{ code []byte }
+type Program struct{ code []byte }
 
 const (
 	kernelAt = 0x100000
@@ -21,18 +21,18 @@ const (
 	resetControl = 0xfea00202
 )
 
-func (p *program) emit(b ...byte) *program {
+func (p *Program) emit(b ...byte) *Program {
 	p.code = append(p.code, b...)
 	return p
 }
 
-func (p *program) emit32(v uint32) *program {
+func (p *Program) emit32(v uint32) *Program {
 	p.code = binary.LittleEndian.AppendUint32(p.code, v)
 	return p
 }
 
-// print sends text to the serial port.
-func (p *program) print(text string) *program {
+// Print sends text to the serial port.
+func (p *Program) Print(text string) *Program {
 	const length = 22 // of what follows, up to the text
 	at := uint32(kernelAt + headSize + len(p.code) + length)
 	p.emit(0xbe).emit32(at)                              // mov esi, text
@@ -45,27 +45,37 @@ func (p *program) print(text string) *program {
 	return p.emit([]byte(text)...).emit(0)
 }
 
-func (p *program) store(at uint32, v byte) *program {
+func (p *Program) store(at uint32, v byte) *Program {
 	return p.emit(0xc6, 0x05).emit32(at).emit(v) // mov byte [at], v
 }
 
-func (p *program) powerOff() *program { return p.store(sleepControl, 0x34).halt() }
-func (p *program) reset() *program    { return p.store(resetControl, 0x42).halt() }
-func (p *program) halt() *program     { return p.emit(0xfa, 0xf4, 0xeb, 0xfc) } // cli; hlt; again
+// PowerOff, Reset and Halt end the program.
+func (p *Program) PowerOff() *Program { return p.store(sleepControl, 0x34).Halt() }
+func (p *Program) Reset() *Program    { return p.store(resetControl, 0x42).Halt() }
+func (p *Program) Halt() *Program     { return p.emit(0xfa, 0xf4, 0xeb, 0xfc) } // cli; hlt; again
 
-// firstBoot runs then on the first boot only, and what follows on later ones.
-func (p *program) firstBoot(then *program) *program {
-	p.emit(0xff, 0x05).emit32(counter)                // inc dword [counter]
-	p.emit(0x83, 0x3d).emit32(counter).emit(1)        // cmp dword [counter], 1
-	p.emit(0x0f, 0x85).emit32(uint32(len(then.code))) // jne behind then
-	return p.emit(then.code...)
+// FirstBoot prints the text and halts on the first boot; what follows runs after
+// a reset.
+func (p *Program) FirstBoot(text string) *Program {
+	p.emit(0xff, 0x05).emit32(counter)         // inc dword [counter]
+	p.emit(0x83, 0x3d).emit32(counter).emit(1) // cmp dword [counter], 1
+	p.emit(0x0f, 0x85).emit32(0)               // jne behind
+	from := len(p.code)
+	p.Print(text).Halt()
+	binary.LittleEndian.PutUint32(p.code[from-4:], uint32(len(p.code)-from))
+	return p
+}
+
+// Forever begins again.
+func (p *Program) Forever() *Program {
+	return p.emit(0xe9).emit32(uint32(-int32(len(p.code) + 5))) // jmp to the start
 }
 
 // headSize is the length of ELF header, program headers and note.
 const headSize = 64 + 2*56 + 24
 
-// write makes the ELF file.
-func (p *program) write(t *testing.T) string {
+// Write makes the ELF file.
+func (p *Program) Write(t *testing.T) string {
 	t.Helper()
 	var b bytes.Buffer
 	put := func(v any) {
