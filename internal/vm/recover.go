@@ -116,9 +116,10 @@ func (m *Manager) recoverVM(ctx context.Context, rec store.VM, busy string) erro
 	if rec.AutoRemove {
 		return m.remove(ctx, rec.ID, "auto-remove")
 	}
-	if rec.End != "" {
-		_, err = m.d.Store.UpdateVM(ctx, rec.ID, func(v *store.VM) error { v.End = ""; return nil })
+	if rec.End == "" {
+		return nil
 	}
+	_, err = m.d.Store.UpdateVM(ctx, rec.ID, func(v *store.VM) error { v.End = ""; return nil })
 	return err
 }
 

@@ -346,3 +346,26 @@ func corrupt(t *testing.T, path, name string) {
 		t.Fatal(err)
 	}
 }
+
+// That nothing runs is no fault of a VM that is stopped, whatever it was
+// stopped by.
+func TestAStoppedVMIsRecoveredInSilence(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.create("stopped")
+	w.must(w.m.Stop(bg, "stopped", api.StopVM{}))
+	w.must(w.m.Create(bg, api.CreateVM{Name: "new", NoStart: true}))
+	w.f.set("boot", errPanic)
+	if op := w.settle(w.m.Create(bg, api.CreateVM{Name: "failed"})); op.Error == nil {
+		t.Fatal("the boot did not fail")
+	}
+	all, err := w.db.VMs(bg)
+	if err != nil || len(all) != 3 {
+		t.Fatal(all, err)
+	}
+	for _, rec := range all {
+		if err := w.m.recoverVM(bg, rec, ""); err != nil {
+			t.Errorf("%s: %v", rec.Name, err)
+		}
+	}
+}
