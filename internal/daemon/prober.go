@@ -2,29 +2,25 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"os"
 
+	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/host"
+	"github.com/bangervm/banger/internal/initramfs"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/vmm"
+	"github.com/bangervm/banger/internal/vmm/probe"
 )
 
-// proberOf is the probe until vmm/probe lands: it never takes /dev/kvm at its
-// word, so emulation is what it finds.
-func proberOf(vmm.Driver, layout.Layout, *host.Real, *slog.Logger) probeFunc {
-	return func(context.Context, layout.KernelDir) (vmm.Accelerator, string, error) {
-		f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			return vmm.TCG, "this host has no /dev/kvm", nil
-		case errors.Is(err, os.ErrPermission):
-			return vmm.TCG, "no permission to open /dev/kvm", nil
-		case err != nil:
-			return vmm.TCG, err.Error(), nil
-		}
-		f.Close()
-		return vmm.TCG, "/dev/kvm was not probed by booting a guest", nil
+// proberOf is the probe with what it needs of this host: a real guest, booted
+// from the kernel the VM is to boot, decides about /dev/kvm.
+func proberOf(driver vmm.Driver, l layout.Layout, world *host.Real, log *slog.Logger) probeFunc {
+	return func(ctx context.Context, k layout.KernelDir) (vmm.Accelerator, string, error) {
+		return probe.Run(ctx, probe.Options{
+			Driver: driver, Kernel: k.VMLinux(), CachePath: l.ProbeCache(), HostBoot: world.BootID(), Log: log,
+			Initrd: func(_ context.Context, path string) error {
+				return initramfs.Write(l, path, k.BootModules(), guestapi.Config{Protocol: guestapi.Protocol, Probe: true})
+			},
+		})
 	}
 }
