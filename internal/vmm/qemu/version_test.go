@@ -76,7 +76,7 @@ func TestStartFails(t *testing.T) {
 		"last words":                {ok + `echo "qemu-system-x86_64: no such thing" >&2; exit 1`, api.KindUnavailable, "no such thing"},
 		"silent":                    {ok + "exit 1", api.KindUnavailable, "exit status 1"},
 		"no permission":             {ok + `echo "Could not access KVM kernel module: Permission denied" >&2; exit 1`, api.KindDenied, "KVM"},
-		"garbage for QMP":           {ok + "head -c 2000000 /dev/zero >&3; sleep 60", api.KindUnavailable, "greet"},
+		"garbage for QMP":           {ok + "head -c 2000000 /dev/zero >&3 2>/dev/null; sleep 60", api.KindUnavailable, "cannot start QEMU"},
 		"another greeting":          {ok + `echo '{"return":{}}' >&3; sleep 60`, api.KindUnavailable, "greeting"},
 	} {
 		t.Run(name, func(t *testing.T) {
