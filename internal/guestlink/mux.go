@@ -217,7 +217,7 @@ func (m *Mux) handshake() (*yamux.Session, error) {
 		return fail(err)
 	}
 	_ = conn.SetDeadline(time.Time{})
-	session, err := yamux.Client(conn, &yamux.Config{
+	session, err := yamux.Client(newGuard(conn), &yamux.Config{
 		AcceptBacklog:          256,
 		KeepAliveInterval:      time.Hour,
 		ConnectionWriteTimeout: writeTimeout,
