@@ -3,6 +3,8 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/debian"
 	"github.com/bangervm/banger/internal/layout"
 )
 
@@ -79,6 +82,29 @@ func start(t *testing.T, l layout.Layout) *real {
 		time.Sleep(5 * time.Millisecond)
 	}
 	return d
+}
+
+// What is left half-made goes; what does not go is told of, and keeps neither
+// the rest nor the daemon.
+func TestClearStaging(t *testing.T) {
+	t.Parallel()
+	l := testLayout(t)
+	for _, name := range []string{"a", "foreign", "z"} {
+		if err := os.MkdirAll(l.Staging()+"/"+name+"/half", 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var log lockedBuffer
+	clearStaging(t.Context(), l, slog.New(slog.NewTextHandler(&log, nil)), func(ctx context.Context, dir string) error {
+		if strings.HasSuffix(dir, "foreign") {
+			return errors.New("of another user")
+		}
+		return debian.RemoveTree(ctx, dir)
+	})
+	left, err := os.ReadDir(l.Staging())
+	if err != nil || len(left) != 1 || left[0].Name() != "foreign" || !strings.Contains(log.String(), "of another user") {
+		t.Errorf("%v %v, log %s", left, err, log.String())
+	}
 }
 
 // TestDaemon drives a whole daemon; nothing in it boots a VM.

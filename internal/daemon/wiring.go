@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/guestapi"
+	"github.com/bangervm/banger/internal/debian"
 	"github.com/bangervm/banger/internal/guestbin"
 	"github.com/bangervm/banger/internal/host"
 	"github.com/bangervm/banger/internal/image"
@@ -49,9 +51,7 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 			err = errors.Join(err, made.close(context.WithoutCancel(ctx)))
 		}
 	}()
-	if err := clearStaging(o.Layout); err != nil {
-		return sv, nil, err
-	}
+	clearStaging(ctx, o.Layout, o.Log, debian.RemoveTree)
 	db, err := store.Open(ctx, o.Layout.Database(), o.Log)
 	if err != nil {
 		return sv, nil, err
@@ -137,18 +137,18 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 	}, made.close, nil
 }
 
-// clearStaging deletes what a dead daemon left half-made.
-func clearStaging(l layout.Layout) error {
+// clearStaging deletes what a dead daemon left half-made. What does not go is
+// in nobody's way but that of the disk: it is told of, and the daemon starts.
+func clearStaging(ctx context.Context, l layout.Layout, log *slog.Logger, remove func(context.Context, string) error) {
 	entries, err := os.ReadDir(l.Staging())
 	if err != nil {
-		return api.Errorf(fileKind(err), "cannot look at the staging folder: %w", err)
+		log.Warn("cannot look at the staging folder", "error", err)
 	}
 	for _, e := range entries {
-		if err := os.RemoveAll(filepath.Join(l.Staging(), e.Name())); err != nil {
-			return api.Errorf(fileKind(err), "cannot clear the staging folder: %w", err).WithHint("ls -la %s", l.Staging())
+		if err := remove(ctx, filepath.Join(l.Staging(), e.Name())); err != nil {
+			log.Warn("cannot clear the staging folder", "error", err)
 		}
 	}
-	return nil
 }
 
 // defaultKernel is where the default kernel lies; kind not-found when it was

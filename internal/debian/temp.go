@@ -61,28 +61,26 @@ func RemoveTemp(ctx context.Context, dir string) error {
 	if !strings.HasPrefix(filepath.Base(dir), tempPrefix) || !filepath.IsAbs(dir) {
 		return api.Errorf(api.KindInternal, "cannot remove build folder %q: not one of ours", dir)
 	}
+	return RemoveTree(ctx, dir)
+}
+
+// RemoveTree removes a folder and all in it, also what belongs to the users of
+// our subuid range, as far as those get there. A missing one is success.
+func RemoveTree(ctx context.Context, dir string) error {
 	err := os.RemoveAll(dir)
 	if err == nil || os.Geteuid() == 0 {
 		return wrapRemove(dir, err)
 	}
-	// What the other user owns, only that user can empty; the folders then left
-	// are in a folder of ours and go from there.
-	entries, rerr := os.ReadDir(dir)
-	if rerr != nil {
-		return wrapRemove(dir, errors.Join(err, rerr))
-	}
-	for _, e := range entries {
-		if !e.IsDir() {
-			continue
+	// What the other users own, only they can empty. What is ours among it they
+	// cannot, but then it is empty and goes from here.
+	cmd := exec.CommandContext(ctx, "mmdebstrap", "--unshare-helper", "find", dir, "-mindepth", "1", "-delete")
+	cmd.Env, cmd.Dir = environment(os.TempDir()), "/"
+	out, cerr := cmd.CombinedOutput()
+	if err := os.RemoveAll(dir); err != nil {
+		if cerr != nil {
+			cerr = fmt.Errorf("%w: %s", cerr, strings.TrimSpace(string(out)))
 		}
-		cmd := exec.CommandContext(ctx, "mmdebstrap", "--unshare-helper", "find", filepath.Join(dir, e.Name()), "-mindepth", "1", "-delete")
-		cmd.Env, cmd.Dir = environment(os.TempDir()), "/"
-		if out, cerr := cmd.CombinedOutput(); cerr != nil {
-			err = errors.Join(err, fmt.Errorf("%w: %s", cerr, strings.TrimSpace(string(out))))
-		}
-	}
-	if rerr := os.RemoveAll(dir); rerr != nil {
-		return wrapRemove(dir, errors.Join(rerr, err))
+		return wrapRemove(dir, errors.Join(err, cerr))
 	}
 	return nil
 }
@@ -91,5 +89,5 @@ func wrapRemove(dir string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("cannot remove build folder %s: %w", dir, err)
+	return fmt.Errorf("cannot remove folder %s: %w", dir, err)
 }

@@ -182,7 +182,8 @@ func (p *Puller[R]) unplace(ctx context.Context, op *operation.Op) error {
 }
 
 // Recover removes what a dead daemon left in the staging folder. It is called
-// at start, before anything is pulled.
+// at start, before anything is pulled. What does not go is told of; a pull makes
+// a folder of its own.
 func (p *Puller[R]) Recover(ctx context.Context) error {
 	entries, err := os.ReadDir(p.staging)
 	if errors.Is(err, os.ErrNotExist) {
@@ -191,18 +192,17 @@ func (p *Puller[R]) Recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot look for half-made things: %w", err)
 	}
-	var errs []error
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), p.noun.Name+"-") {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(p.staging, e.Name())); err != nil {
-			errs = append(errs, err)
+		if err := debian.RemoveTree(ctx, filepath.Join(p.staging, e.Name())); err != nil {
+			p.log.WarnContext(ctx, "cannot remove a half-made thing", "error", err)
 			continue
 		}
 		p.log.InfoContext(ctx, "removed a half-made thing", "folder", e.Name())
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // syncDir makes a rename in dir last.
