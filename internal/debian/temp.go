@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/bangervm/banger/api"
 )
@@ -71,18 +72,38 @@ func RemoveTree(ctx context.Context, dir string) error {
 	if err == nil || os.Geteuid() == 0 {
 		return wrapRemove(dir, err)
 	}
-	// What the other users own, only they can empty. What is ours among it they
-	// cannot, but then it is empty and goes from here.
-	cmd := exec.CommandContext(ctx, "mmdebstrap", "--unshare-helper", "find", dir, "-mindepth", "1", "-delete")
-	cmd.Env, cmd.Dir = environment(os.TempDir()), "/"
-	out, cerr := cmd.CombinedOutput()
-	if err := os.RemoveAll(dir); err != nil {
-		if cerr != nil {
-			cerr = fmt.Errorf("%w: %s", cerr, strings.TrimSpace(string(out)))
+	// What another user owns, only that user can empty; the folders then left
+	// are in a folder of ours and go from there. Ours they may pass, not read.
+	foreign := []string{dir}
+	if entries, rerr := os.ReadDir(dir); rerr == nil && owned(dir) {
+		foreign = nil
+		for _, e := range entries {
+			if e.IsDir() {
+				foreign = append(foreign, filepath.Join(dir, e.Name()))
+			}
 		}
-		return wrapRemove(dir, errors.Join(err, cerr))
+	}
+	for _, f := range foreign {
+		cmd := exec.CommandContext(ctx, "mmdebstrap", "--unshare-helper", "find", f, "-mindepth", "1", "-delete")
+		cmd.Env, cmd.Dir = environment(os.TempDir()), "/"
+		if out, cerr := cmd.CombinedOutput(); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("%w: %s", cerr, strings.TrimSpace(string(out))))
+		}
+	}
+	if rerr := os.RemoveAll(dir); rerr != nil {
+		return wrapRemove(dir, errors.Join(rerr, err))
 	}
 	return nil
+}
+
+// owned says whether a folder is ours.
+func owned(dir string) bool {
+	fi, err := os.Lstat(dir)
+	if err != nil {
+		return false
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Geteuid()
 }
 
 func wrapRemove(dir string, err error) error {
