@@ -13,7 +13,7 @@ import (
 // number is seconds. It must be above zero.
 func ParseDuration(s string) (time.Duration, error) {
 	bad := func(why string) (time.Duration, error) {
-		return 0, api.Errorf(api.KindInvalid, "cannot use duration %q: %s", clip(s), why).WithHint("write it like 30s, 5m or 1h30m")
+		return 0, api.Errorf(api.KindInvalid, "cannot use duration %q: %s; write it like 30s, 5m or 1h30m", clip(s), why)
 	}
 	text := strings.TrimSpace(s)
 	var d time.Duration

@@ -63,7 +63,7 @@ func ParseDisk(s string) (int64, error) {
 // letter of unitShift.
 func parseSize(what, s string) (*big.Rat, string, error) {
 	bad := func(why string) (*big.Rat, string, error) {
-		return nil, "", api.Errorf(api.KindInvalid, "cannot use %s %q: %s", what, clip(s), why).WithHint("write it like 512M, 2G or 1.5G")
+		return nil, "", api.Errorf(api.KindInvalid, "cannot use %s %q: %s; write it like 512M, 2G or 1.5G", what, clip(s), why)
 	}
 	text := strings.ToLower(strings.TrimSpace(s))
 	if text == "" {
@@ -109,9 +109,9 @@ func scale(what, s string, n *big.Rat, unit string) (int64, error) {
 	bytes := new(big.Int).Quo(r.Num(), r.Denom())
 	switch {
 	case bytes.Sign() == 0:
-		return 0, api.Errorf(api.KindInvalid, "cannot use %s %q: it is less than a byte", what, clip(s)).WithHint("write it like 512M, 2G or 1.5G")
+		return 0, api.Errorf(api.KindInvalid, "cannot use %s %q: it is less than a byte; write it like 512M, 2G or 1.5G", what, clip(s))
 	case bytes.Cmp(big.NewInt(maxSize)) > 0:
-		return 0, api.Errorf(api.KindInvalid, "cannot use %s %q: it is beyond %s", what, clip(s), FormatSize(maxSize)).WithHint("write it like 512M, 2G or 1.5G")
+		return 0, api.Errorf(api.KindInvalid, "cannot use %s %q: it is beyond %s", what, clip(s), FormatSize(maxSize))
 	}
 	return bytes.Int64(), nil
 }

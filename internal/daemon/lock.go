@@ -41,7 +41,7 @@ func takeLock(ctx context.Context, l layout.Layout, patience time.Duration) (*lo
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			f.Close()
 			return nil, api.Errorf(api.KindUnsupported, "cannot lock %s: %w", f.Name(), err).
-				WithHint("export BANGER_ROOT=DIR with a folder on a local file system")
+				WithHint("export BANGER_ROOT=/var/tmp/banger-$USER")
 		}
 		if answers(l.DaemonSocket()) || time.Now().After(deadline) {
 			holder := holderOf(f)

@@ -13,7 +13,7 @@ func (o *output) failure(status error) *api.Error {
 	all := strings.Join(o.errors, "\n")
 	if strings.Contains(all, "No space left on device") || strings.Contains(all, "enough free space") {
 		return api.Errorf(api.KindNoSpace, "cannot unpack the packages: no space left on the disk").
-			WithHint("export TMPDIR=DIR with a folder on a larger disk, then banger daemon restart")
+			WithHint("df -h")
 	}
 	for _, e := range o.errors {
 		if url, cause, ok := failedFetch(e); ok {

@@ -90,13 +90,13 @@ func ParseMirror(value string) (Mirrors, error) {
 	fields := strings.Fields(value)
 	if len(fields) == 0 || len(fields) > 2 {
 		return Mirrors{}, api.Errorf(api.KindInvalid, "cannot use debian_mirror %q: it is one address, or two with that of the security archive", value).
-			WithHint("set debian_mirror to %s", DefaultMirror)
+			WithHint("export BANGER_DEBIAN_MIRROR=%s", DefaultMirror)
 	}
 	for i, f := range fields {
 		u, err := url.Parse(f)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file") || (u.Host == "" && u.Scheme != "file") || strings.ContainsAny(f, "[]\"'\\") {
 			return Mirrors{}, api.Errorf(api.KindInvalid, "cannot use debian_mirror %q: %q is no http, https or file address", value, f).
-				WithHint("set debian_mirror to %s", DefaultMirror)
+				WithHint("export BANGER_DEBIAN_MIRROR=%s", DefaultMirror)
 		}
 		fields[i] = strings.TrimRight(f, "/")
 	}

@@ -103,7 +103,7 @@ func (l Layout) Ensure() error {
 
 func ensureDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return api.Errorf(kindOf(err), "cannot create folder %s: %w", dir, err).WithHint("export BANGER_ROOT=DIR with a folder you can write")
+		return api.Errorf(kindOf(err), "cannot create folder %s: %w", dir, err).WithHint("export BANGER_ROOT=/var/tmp/banger-$USER")
 	}
 	fi, err := os.Lstat(dir)
 	if err != nil {
@@ -114,7 +114,7 @@ func ensureDir(dir string) error {
 	}
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
 		return api.Errorf(api.KindDenied, "cannot use folder %s: it belongs to user %d, not to %d", dir, st.Uid, os.Geteuid()).
-			WithHint("export BANGER_ROOT=DIR with a folder of your own")
+			WithHint("export BANGER_ROOT=/var/tmp/banger-$USER")
 	}
 	if fi.Mode().Perm()&0o077 != 0 {
 		if err := os.Chmod(dir, 0o700); err != nil {
@@ -122,7 +122,7 @@ func ensureDir(dir string) error {
 		}
 	}
 	if err := syscall.Access(dir, 2 /* W_OK */); err != nil {
-		return api.Errorf(kindOf(err), "cannot write to folder %s: %w", dir, err).WithHint("export BANGER_ROOT=DIR with a folder you can write")
+		return api.Errorf(kindOf(err), "cannot write to folder %s: %w", dir, err).WithHint("export BANGER_ROOT=/var/tmp/banger-$USER")
 	}
 	return nil
 }

@@ -91,7 +91,7 @@ func (m *Manager) unhook(id string) {
 // none, it claims the id for this one.
 func (m *Manager) again(ctx context.Context, p createParams) (api.Operation, string, error) {
 	other := api.Errorf(api.KindExists, "cannot create vm: request id %q was used with other parameters", p.Request.RequestID).
-		WithHint("use a new request id")
+		WithHint("banger vm list")
 	for {
 		m.mu.Lock()
 		r, underway := m.requests[p.Request.RequestID]

@@ -19,21 +19,21 @@ func parseFilters(in []string) (filter, error) {
 	for _, s := range in {
 		key, value, ok := strings.Cut(s, "=")
 		if !ok || value == "" {
-			return f, api.Errorf(api.KindInvalid, "cannot filter by %q: not KEY=VALUE", s).WithHint("use status=running or label=KEY=VALUE")
+			return f, api.Errorf(api.KindInvalid, "cannot filter by %q: want status=STATUS, label=KEY, label=KEY=VALUE or name=NAME", s).WithHint("banger vm list --help")
 		}
 		switch key {
 		case "label":
 			f.labels = append(f.labels, value)
 		case "status":
 			if !knownStatus(api.Status(value)) {
-				return f, api.Errorf(api.KindInvalid, "cannot filter by status %q: no such status", value).
-					WithHint("use one of %s", strings.Join(statusNames(), " "))
+				return f, api.Errorf(api.KindInvalid, "cannot filter by status %q: want one of %s", value, strings.Join(statusNames(), ", ")).
+					WithHint("banger vm list --help")
 			}
 			f.statuses = append(f.statuses, value)
 		case "name":
 			f.names = append(f.names, value)
 		default:
-			return f, api.Errorf(api.KindInvalid, "cannot filter by %q: unknown key", key).WithHint("use status=, label= or name=")
+			return f, api.Errorf(api.KindInvalid, "cannot filter by %q: want status, label or name", key).WithHint("banger vm list --help")
 		}
 	}
 	return f, nil

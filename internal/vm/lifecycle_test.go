@@ -90,7 +90,7 @@ func TestGeneratedNames(t *testing.T) {
 		t.Fatalf("%v %v", all, err)
 	}
 	for _, v := range all {
-		if checkName(v.Name) != nil || !strings.Contains(v.Name, "-") {
+		if checkName(v.Name, "") != nil || !strings.Contains(v.Name, "-") {
 			t.Errorf("name %q", v.Name)
 		}
 	}

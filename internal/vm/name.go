@@ -12,12 +12,14 @@ import (
 
 const maxName = 63
 
-// checkName refuses what cannot be a name, and never changes one.
-func checkName(name string) error {
+// checkName refuses what cannot be a name, and never changes one. instead is
+// the command that the nearest good name would go into, at its %s.
+func checkName(name, instead string) error {
 	bad := func(why string) error {
 		e := api.Errorf(api.KindInvalid, "cannot use %q as the name of a vm: %s", name, why)
 		if s := suggestName(name); s != "" && s != name {
-			return e.WithHint("try the name %s", s)
+			e = api.Errorf(api.KindInvalid, "%s; did you mean %s?", e.Message, s)
+			e.Hint = strings.Replace(instead, "%s", s, 1)
 		}
 		return e
 	}

@@ -80,7 +80,7 @@ func (m *Manager) recoverVM(ctx context.Context, rec store.VM, busy string) erro
 	if api.KindOf(err) != api.KindNotFound {
 		_, note := m.d.Store.UpdateVM(ctx, rec.ID, func(v *store.VM) error {
 			v.Status = api.StatusBroken
-			v.Error = api.Errorf(api.KindInternal, "cannot reach the keeper of vm %q: %w", v.Name, err).WithHint("banger vm delete %s", v.Name)
+			v.Error = api.Errorf(api.KindInternal, "cannot reach the keeper of vm %q: %w", v.Name, err).WithHint("banger vm logs %s --console", v.Name)
 			return nil
 		})
 		return both(err, note)

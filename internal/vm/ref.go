@@ -107,7 +107,7 @@ func choose(all []store.VM, ref string) (store.VM, error) {
 		return hits[0], nil
 	}
 	e := api.Errorf(api.KindInvalid, "cannot find vm %q: %d vms begin with it: %s", ref, len(hits), strings.Join(names(hits), ", ")).
-		WithHint("give more of the name")
+		WithHint("banger vm list")
 	e.Candidates = names(hits)
 	return store.VM{}, e
 }

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"time"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/guestapi"
@@ -13,7 +14,7 @@ import (
 // Rename gives a VM another name; the guest hears of it at its next start.
 func (m *Manager) Rename(ctx context.Context, ref string, how api.RenameVM) (api.VM, error) {
 	name := how.Name
-	if err := checkName(name); err != nil {
+	if err := checkName(name, "banger vm rename "+ref+" %s"); err != nil {
 		return api.VM{}, err
 	}
 	rec, err := m.find(ctx, ref)
@@ -213,6 +214,19 @@ func (m *Manager) grow(ctx context.Context, mc *machine, dir layout.VMDir, role,
 	if guest == nil {
 		return api.Errorf(api.KindBadState, "cannot grow the %s disk: the vm ended", role)
 	}
-	_, err := guest.Grow(ctx, role)
-	return err
+	// The guest's kernel hears of the new size a moment later.
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for range 100 {
+		reply, err := guest.Grow(ctx, role)
+		if err != nil || reply.Bytes >= bytes {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return api.Errorf(api.KindGuest, "cannot grow the %s disk: the guest did not notice its new size; it does at its next start", role)
 }

@@ -20,7 +20,7 @@ func TestCheckName(t *testing.T) {
 		"": false, "-a": false, "a-": false, "A": false, "a_b": false, "a.b": false, "é": false, "a b": false,
 		strings.Repeat("a", 64): false, "a/b": false, "..": false, "a\x00": false,
 	} {
-		if err := checkName(name); (err == nil) != ok || err != nil && api.KindOf(err) != api.KindInvalid {
+		if err := checkName(name, ""); (err == nil) != ok || err != nil && api.KindOf(err) != api.KindInvalid {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
@@ -31,10 +31,10 @@ func FuzzName(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if checkName(s) == nil && (safeID(s) != nil || len(s) > maxName) {
+		if checkName(s, "") == nil && (safeID(s) != nil || len(s) > maxName) {
 			t.Errorf("%q passed", s)
 		}
-		if got := suggestName(s); got != "" && checkName(got) != nil {
+		if got := suggestName(s); got != "" && checkName(got, "") != nil {
 			t.Errorf("suggests %q for %q", got, s)
 		}
 	})

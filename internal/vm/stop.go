@@ -127,8 +127,8 @@ var signals = map[string]syscall.Signal{
 func (m *Manager) Kill(ctx context.Context, ref string, how api.KillVM) (api.VM, error) {
 	sig, ok := signals[strings.TrimPrefix(strings.ToUpper(how.Signal), "SIG")]
 	if !ok {
-		return api.VM{}, api.Errorf(api.KindInvalid, "cannot kill vm %q: %q is not a signal it takes", ref, how.Signal).
-			WithHint("use one of KILL TERM INT HUP QUIT")
+		return api.VM{}, api.Errorf(api.KindInvalid, "cannot kill vm %q: %q is not a signal it takes, want KILL, TERM, INT, HUP or QUIT", ref, how.Signal).
+			WithHint("banger vm kill --help")
 	}
 	rec, err := m.find(ctx, ref)
 	if err != nil {
@@ -161,7 +161,7 @@ func (m *Manager) Kill(ctx context.Context, ref string, how api.KillVM) (api.VM,
 
 func (m *Manager) signal(ctx context.Context, rec store.VM, mc *machine, r *running, sig syscall.Signal) (api.VM, error) {
 	if r == nil {
-		return api.VM{}, api.Errorf(api.KindBadState, "cannot kill vm %q: its vmm does not run yet", rec.Name).WithHint("banger vm kill %s", rec.Name)
+		return api.VM{}, api.Errorf(api.KindBadState, "cannot kill vm %q: its vmm does not run yet", rec.Name).WithHint("banger vm wait %s --for running", rec.Name)
 	}
 	start, ok := m.d.Host.ProcessStart(r.handle.VMMPID)
 	if !ok {

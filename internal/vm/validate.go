@@ -57,7 +57,7 @@ func (m *Manager) fill(r api.CreateVM) api.CreateVM {
 // checkCreate refuses a filled request that cannot be fulfilled on this host.
 func (m *Manager) checkCreate(r api.CreateVM) error {
 	if r.Name != "" {
-		if err := checkName(r.Name); err != nil {
+		if err := checkName(r.Name, "banger vm create --name %s"); err != nil {
 			return err
 		}
 	}
@@ -110,8 +110,8 @@ func (m *Manager) checkVCPUs(n int) error {
 func (m *Manager) checkMemory(n int64) error {
 	if n < minMemory {
 		e := api.Errorf(api.KindInvalid, "cannot give a vm %s of memory: at least %s are needed", bytesText(n), bytesText(minMemory))
-		if n > 0 && n < 1<<20 && n <= 512 {
-			e = e.WithHint("did you mean %dG?", n)
+		if n > 0 && n <= 512 { // taken for GiB
+			return api.Errorf(api.KindInvalid, "%s; did you mean %dG?", e.Message, n).WithHint("banger vm create --memory %dG", n)
 		}
 		return e
 	}

@@ -122,7 +122,7 @@ func (c *Console) template(v any) error {
 	for _, item := range items {
 		var b bytes.Buffer
 		if err := t.Execute(&b, item); err != nil {
-			return api.Errorf(api.KindInvalid, "cannot use --format: %w", err).WithHint("see the keys with --json")
+			return api.Errorf(api.KindInvalid, "cannot use --format: %w", err)
 		}
 		b.WriteByte('\n')
 		if err := c.write(b.Bytes()); err != nil {
