@@ -12,7 +12,7 @@ SOURCES := $(shell find api client cmd guestapi internal -name '*.go' -not -name
 # What `make run` runs: a shell where there is a terminal, else one command.
 ARGS    ?= $(shell if [ -t 0 ] && [ -t 1 ]; then echo "vm run"; else echo "vm run --rm -- sh -c 'uname -srm; cat /etc/os-release'"; fi)
 
-.PHONY: help run build test lint unit test-vm bench docs clean deps
+.PHONY: help run build test lint unit test-vm fuzz bench docs clean deps
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ unit: $(GUEST) ## unit tests with -race
 
 test-vm: build ## the tests that run real machines, as whoever calls
 	@scripts/test vm
+
+fuzz: $(GUEST) ## every fuzz target for a moment (FUZZTIME=2s)
+	@scripts/test fuzz
 
 bench: build ## the figures of SPECIFICATION.md: a table and bench-results/*.json
 	@scripts/deps bench

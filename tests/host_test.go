@@ -294,6 +294,9 @@ func exitCode(t *testing.T, err error) int {
 	case err == nil:
 		return 0
 	case errors.As(err, &exit):
+		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+			return 128 + int(ws.Signal()) // as a shell says it
+		}
 		return exit.ExitCode()
 	}
 	t.Fatalf("cannot run banger: %v", err)

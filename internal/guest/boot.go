@@ -57,6 +57,8 @@ type initProcess struct {
 	fresh  bool // the system disk was empty
 	bulk   *bulkListener
 
+	growing sync.Mutex // the kernel refuses a second resize of a file system under way
+
 	mu       sync.Mutex
 	warnings []string
 

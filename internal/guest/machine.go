@@ -61,6 +61,8 @@ func (i *initProcess) grow(role string) (int64, error) {
 		defer f.Close()
 		where = f
 	}
+	i.growing.Lock()
+	defer i.growing.Unlock()
 	size, err := deviceSize(device)
 	if err == nil {
 		size, err = growExt4(where, size)

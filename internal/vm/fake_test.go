@@ -407,7 +407,7 @@ func (ks *fakeKeepers) Launch(ctx context.Context, dir layout.VMDir, b Boot) (Ke
 			}
 			return guestapi.ShutdownReply{}, func() { k.exit(vmm.Exit{Reason: vmm.ReasonPowerOff, At: time.Now()}) }
 		},
-		Grow: func(string) (int64, error) { return 0, ks.f.at("guest grow") },
+		Grow: func(string) (int64, error) { return 1 << 62, ks.f.at("guest grow") },
 	}}, testLog())
 	go func() { _ = k.agent.Serve(k) }()
 	switch err := ks.f.at("boot"); {
