@@ -15,11 +15,12 @@ import (
 	"github.com/bangervm/banger/internal/cli/ui"
 )
 
-// How long a cancelled creation may take to undo itself, and a command whose
-// time is over to heed TERM.
+// How long a daemon may take to hear of a cancelling, a cancelled creation to
+// undo itself, and a command whose time is over to heed TERM.
 const (
-	undoPatience = 30 * time.Second
-	killGrace    = 2 * time.Second
+	cancelPatience = 5 * time.Second
+	undoPatience   = 30 * time.Second
+	killGrace      = 2 * time.Second
 )
 
 // attachment is one command in a VM with our streams on it.
@@ -222,6 +223,8 @@ func (at *attachment) giveUp(ctx context.Context, why error) {
 		at.st.Close()
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, cancelPatience)
+	defer cancel()
 	if _, err := at.c.CancelOperation(ctx, id); err != nil {
 		at.st.Close()
 	}

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -391,6 +393,21 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 			if c.Short == "" || !c.HasSubCommands() && c.Example == "" {
 				t.Errorf("%s has no purpose or no example", c.CommandPath())
 			}
+		}
+	}
+}
+
+// Nothing is lost by a prune of operations, so it asks nobody, and takes the
+// word of those who give it anyway.
+func TestOperationPruneAsksNobody(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{}, {"--yes"}, {"-y"}} {
+		w := newWorld(t)
+		w.fake.HandleFunc("POST /v1/operations/prune", func(rw http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(rw, `[{"id":"op-1","status":"succeeded"}]`)
+		})
+		if got := w.call(append([]string{"operation", "prune"}, args...)...); got.Code != 0 || got.Out != "op-1\n" {
+			t.Errorf("%v: %+v", args, got)
 		}
 	}
 }

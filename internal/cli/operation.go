@@ -170,7 +170,12 @@ func (a *app) operationCancel() *cobra.Command {
 }
 
 func (a *app) operationPrune() *cobra.Command {
-	cmd := &cobra.Command{Use: "prune [flags]", Short: "Forget finished operations", Example: "  banger operation prune", Args: argCount(0, 0)}
+	cmd := &cobra.Command{
+		Use: "prune [flags]", Short: "Forget finished operations",
+		Long:    "Forget finished operations. Only the account of them goes, never what they made, so nobody is asked first; running ones stay.",
+		Example: "  banger operation prune", Args: argCount(0, 0),
+	}
+	cmd.Flags().BoolP("yes", "y", false, "taken as by the other prunes; nothing is asked here")
 	a.outputFlags(cmd, false)
 	return a.leaf(cmd, func(ctx context.Context, _ []string) error {
 		c, err := a.connect()

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -213,31 +214,62 @@ func TestKeeperArguments(t *testing.T) {
 	}
 }
 
-// TestCtrlCWhileCreating: the first cancels and waits for the undoing, exit
-// code 130.
-func TestCtrlCWhileCreating(t *testing.T) {
+// TestEndedWhileCreating: Ctrl-C, a closed terminal and a plain kill cancel
+// what is under way and wait for its undoing; exit code 130.
+func TestEndedWhileCreating(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"vm", "run", "--", "true"}, {"vm", "create"}} {
-		w := newWorld(t)
-		w.fake.slow = true
-		cmd := w.command(args...)
-		var errs bytes.Buffer
-		cmd.Stderr = &errs
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		waitRequest(t, w.fake, func() bool { return w.fake.run.End != "" || hasRequest(w.fake, "/events") })
-		if err := cmd.Process.Signal(os.Interrupt); err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Wait()
-		w.fake.mu.Lock()
-		cancelled := w.fake.cancelled
-		w.fake.mu.Unlock()
-		if code := cmd.ProcessState.ExitCode(); code != 130 || !cancelled {
-			t.Errorf("%v: code %d, cancelled %v, stderr %s", args, code, cancelled, errs.String())
+	for _, args := range [][]string{{"vm", "run", "--", "true"}, {"vm", "create"}, {"vm", "start", "db"}} {
+		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+			t.Run(args[1]+" "+sig.String(), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				w.fake.slow = true
+				cmd := w.command(args...)
+				var errs bytes.Buffer
+				cmd.Stderr = &errs
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				waitRequest(t, w.fake, func() bool { return w.fake.run.End != "" || hasRequest(w.fake, "/events") })
+				if err := cmd.Process.Signal(sig); err != nil {
+					t.Fatal(err)
+				}
+				_ = cmd.Wait()
+				w.fake.mu.Lock()
+				cancelled := w.fake.cancelled
+				w.fake.mu.Unlock()
+				if code := cmd.ProcessState.ExitCode(); code != 130 || !cancelled {
+					t.Errorf("code %d, cancelled %v, stderr %s", code, cancelled, errs.String())
+				}
+			})
 		}
 	}
+}
+
+// TestTheUndoingIsNotAwaitedForEver: a closed terminal sends no second signal.
+func TestTheUndoingIsNotAwaitedForEver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, giveUp := context.WithCancelCause(t.Context())
+		defer giveUp(nil)
+		f := &follower{running: map[string]bool{}, ctx: ctx}
+		sigs, stop := make(chan os.Signal), make(chan struct{})
+		var all, cancelling sync.WaitGroup
+		all.Go(func() { f.onSignals(sigs, stop, giveUp, &cancelling) })
+		sigs <- syscall.SIGHUP
+		time.Sleep(undoPatience - time.Second)
+		synctest.Wait()
+		if ctx.Err() != nil {
+			t.Error("gave up too early")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if api.KindOf(context.Cause(ctx)) != api.KindCancelled {
+			t.Errorf("still waiting: %v", context.Cause(ctx))
+		}
+		close(stop)
+		all.Wait()
+	})
 }
 
 func hasRequest(f *fake, part string) bool {

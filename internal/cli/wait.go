@@ -42,7 +42,7 @@ type outcome struct {
 }
 
 // follower runs operations to their end under one display. The first signal
-// cancels them, the second ends the command.
+// cancels them; a second, or undoPatience later, ends the command.
 type follower struct {
 	c        *client.Client
 	progress *ui.Progress
@@ -62,6 +62,8 @@ func (a *app) runOperations(ctx context.Context, refs []string, w waiting, begin
 		return nil, err
 	}
 	ctx, giveUp := context.WithCancelCause(ctx)
+	var cancelling sync.WaitGroup
+	defer cancelling.Wait()
 	defer giveUp(nil)
 	if w.timeout > 0 {
 		var cancel context.CancelFunc
@@ -74,7 +76,7 @@ func (a *app) runOperations(ctx context.Context, refs []string, w waiting, begin
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
-		f.onSignals(sigs, stop, giveUp)
+		f.onSignals(sigs, stop, giveUp, &cancelling)
 	}()
 	defer func() {
 		close(stop)
@@ -97,11 +99,16 @@ func (a *app) runOperations(ctx context.Context, refs []string, w waiting, begin
 	return out, nil
 }
 
-func (f *follower) onSignals(sigs <-chan os.Signal, stop <-chan struct{}, giveUp context.CancelCauseFunc) {
+func (f *follower) onSignals(sigs <-chan os.Signal, stop <-chan struct{}, giveUp context.CancelCauseFunc, cancelling *sync.WaitGroup) {
+	var patience <-chan time.Time
+	leave := api.Errorf(api.KindCancelled, "cancelled; the undoing goes on in the daemon").WithHint("banger operation list")
 	for {
 		select {
 		case <-stop:
 			return
+		case <-patience:
+			giveUp(leave)
+			continue
 		case <-sigs:
 		}
 		f.mu.Lock()
@@ -113,12 +120,15 @@ func (f *follower) onSignals(sigs <-chan os.Signal, stop <-chan struct{}, giveUp
 		}
 		f.mu.Unlock()
 		if again {
-			giveUp(api.Errorf(api.KindCancelled, "cancelled; the undoing goes on in the daemon"))
+			giveUp(leave)
 			continue
 		}
+		// A terminal that was closed sends no second signal.
+		patience = time.After(undoPatience)
 		for _, id := range ids {
-			// What cannot be cancelled any more ends by itself.
-			_, _ = f.c.CancelOperation(f.ctx, id)
+			// What cannot be cancelled any more ends by itself. A daemon that does
+			// not answer must not keep us from the second signal.
+			cancelling.Go(func() { _, _ = f.c.CancelOperation(f.ctx, id) })
 		}
 	}
 }
