@@ -41,8 +41,21 @@ func TestMemory(t *testing.T) {
 			"sys/fs/cgroup/a/memory.current": "1000000000\n"}, 1 << 30, 1<<30 - 1000000000, false},
 		"over the limit": {map[string]string{"proc/meminfo": memInfo, "proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "1000\n",
 			"sys/fs/cgroup/a/memory.current": "2000\n"}, 1000, 0, false},
-		"nothing":  {map[string]string{}, 0, 0, true},
-		"nonsense": {map[string]string{"proc/meminfo": "MemTotal: lots\nMemAvailable: -5 kB\n"}, 0, 0, true},
+		// Files in memory count as used, though the kernel gives them up.
+		"files in memory": {map[string]string{"proc/meminfo": memInfo, "proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "1073741824\n",
+			"sys/fs/cgroup/a/memory.current": "1000000000\n", "sys/fs/cgroup/a/memory.stat": "anon 1\ninactive_file_x 5\ninactive_file 900000000\n"}, 1 << 30, 1<<30 - 100000000, false},
+		"more files than use": {map[string]string{"proc/meminfo": memInfo, "proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "1073741824\n",
+			"sys/fs/cgroup/a/memory.current": "1000\n", "sys/fs/cgroup/a/memory.stat": "inactive_file 900000000\n"}, 1 << 30, 1 << 30, false},
+		"a limit above": {map[string]string{"proc/meminfo": memInfo, "proc/self/cgroup": "0::/a/b/c\n", "sys/fs/cgroup/a/b/c/memory.max": "max\n",
+			"sys/fs/cgroup/a/memory.max": "1073741824\n", "sys/fs/cgroup/a/memory.current": "1000000000\n"}, 1 << 30, 1<<30 - 1000000000, false},
+		"a container's own root": {map[string]string{"proc/meminfo": memInfo, "proc/self/cgroup": "0::/docker/x\n", "sys/fs/cgroup/memory.max": "1073741824\n",
+			"sys/fs/cgroup/memory.current": "1000000000\n"}, 1 << 30, 1<<30 - 1000000000, false},
+		"version 1": {map[string]string{"proc/meminfo": memInfo, "proc/self/cgroup": "9:cpu,memory:/a\n8:pids:/z\n0::/b\n", "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "1073741824\n",
+			"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n", "sys/fs/cgroup/memory/memory.usage_in_bytes": "9000000000\n",
+			"sys/fs/cgroup/memory/a/memory.usage_in_bytes": "1000000000\n", "sys/fs/cgroup/memory/a/memory.stat": "inactive_file 5\ntotal_inactive_file 600000000\n"}, 1 << 30, 1<<30 - 400000000, false},
+		"a strange path": {map[string]string{"proc/meminfo": memInfo, "proc/self/cgroup": "0::/../..\nnonsense\n0::\n"}, 4028444 << 10, 2000000 << 10, false},
+		"nothing":        {map[string]string{}, 0, 0, true},
+		"nonsense":       {map[string]string{"proc/meminfo": "MemTotal: lots\nMemAvailable: -5 kB\n"}, 0, 0, true},
 	} {
 		h := machine(t, tc.files)
 		total, err := h.MemoryTotal()

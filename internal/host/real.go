@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,14 +31,16 @@ func (h *Real) file(name string) string { return filepath.Join(h.root, name) }
 func (h *Real) CPUs() int { return runtime.NumCPU() }
 
 // MemoryTotal is the machine's memory in bytes, or the limit of our control
-// group where that is lower.
+// groups where that is lower.
 func (h *Real) MemoryTotal() (int64, error) {
 	total, err := h.memInfo("MemTotal")
 	if err != nil {
 		return 0, err
 	}
-	if limit, ok := h.cgroupNumber("memory.max"); ok {
-		total = min(total, limit)
+	for _, g := range h.memoryGroups() {
+		if limit, ok := g.number(g.limit); ok {
+			total = min(total, limit)
+		}
 	}
 	return total, nil
 }
@@ -48,12 +51,87 @@ func (h *Real) MemoryAvailable() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	limit, limited := h.cgroupNumber("memory.max")
-	used, known := h.cgroupNumber("memory.current")
-	if limited && known {
+	for _, g := range h.memoryGroups() {
+		limit, limited := g.number(g.limit)
+		used, known := g.number(g.used)
+		if !limited || !known {
+			continue
+		}
+		// What a group uses counts its files in memory, which the kernel gives up
+		// when somebody wants the room.
+		used -= min(g.stat(g.inactive), used)
 		free = min(free, max(limit-used, 0))
 	}
 	return free, nil
+}
+
+// memoryGroup is one control group that counts our memory, and its files.
+type memoryGroup struct{ dir, limit, used, inactive string }
+
+// memoryGroups are those we are in, of version 2 and 1: ours and all above it,
+// for any may have a limit. In a container that sees its own group as the root
+// the path that the kernel tells may lead nowhere; then the root is ours.
+func (h *Real) memoryGroups() []memoryGroup {
+	data, err := os.ReadFile(h.file("proc/self/cgroup"))
+	if err != nil {
+		return nil
+	}
+	var all []memoryGroup
+	for line := range strings.Lines(string(data)) {
+		// proc_pid_cgroup(5): hierarchy-ID:controller-list:path
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		g := memoryGroup{limit: "memory.max", used: "memory.current", inactive: "inactive_file"}
+		root := "sys/fs/cgroup"
+		switch {
+		case parts[0] == "0" && parts[1] == "":
+		case slices.Contains(strings.Split(parts[1], ","), "memory"):
+			g = memoryGroup{limit: "memory.limit_in_bytes", used: "memory.usage_in_bytes", inactive: "total_inactive_file"}
+			root = "sys/fs/cgroup/memory"
+		default:
+			continue
+		}
+		for group := filepath.Clean("/" + parts[2]); ; group = filepath.Dir(group) {
+			g.dir = h.file(filepath.Join(root, group))
+			all = append(all, g)
+			if group == "/" {
+				break
+			}
+		}
+	}
+	return all
+}
+
+// number reads a file of one number; false where there is none, or "max".
+func (g memoryGroup) number(name string) (int64, bool) {
+	data, err := os.ReadFile(filepath.Join(g.dir, name))
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	return n, err == nil && n >= 0
+}
+
+// stat is one figure of memory.stat, in bytes; 0 where it is not told.
+func (g memoryGroup) stat(name string) int64 {
+	data, err := os.ReadFile(filepath.Join(g.dir, "memory.stat"))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if key != name {
+			continue
+		}
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			return 0
+		}
+		return max(n, 0)
+	}
+	return 0
 }
 
 func (h *Real) memInfo(field string) (int64, error) {
@@ -73,28 +151,6 @@ func (h *Real) memInfo(field string) (int64, error) {
 		return kib << 10, nil
 	}
 	return 0, api.Errorf(api.KindInternal, "cannot read the host's memory: %s has no %s", h.file("proc/meminfo"), field)
-}
-
-// cgroupNumber reads a file of our own control group (version 2); false where
-// there is none, or no limit.
-func (h *Real) cgroupNumber(name string) (int64, bool) {
-	data, err := os.ReadFile(h.file("proc/self/cgroup"))
-	if err != nil {
-		return 0, false
-	}
-	for line := range strings.Lines(string(data)) {
-		group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
-			continue
-		}
-		data, err := os.ReadFile(h.file(filepath.Join("sys/fs/cgroup", group, name)))
-		if err != nil {
-			return 0, false
-		}
-		n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
-		return n, err == nil
-	}
-	return 0, false
 }
 
 // FreeDisk is what an ordinary user may still write below the folder, in bytes.
