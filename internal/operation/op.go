@@ -34,6 +34,7 @@ type Op struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when the operation's goroutine has ended
+	again  bool          // an earlier daemon began it
 
 	mu       sync.Mutex
 	rec      store.Operation
@@ -66,6 +67,10 @@ func (op *Op) ID() string { return op.rec.ID }
 
 // Kind of the operation.
 func (op *Op) Kind() string { return op.rec.Kind }
+
+// TakenUp says whether an earlier daemon began the operation: what is done
+// already may be its doing.
+func (op *Op) TakenUp() bool { return op.again }
 
 // Target of the operation, as handed to Begin.
 func (op *Op) Target() string { return op.rec.Target }

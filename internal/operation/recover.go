@@ -36,6 +36,7 @@ func (r *Registry) Recover(ctx context.Context) error {
 
 func (r *Registry) takeUp(ctx context.Context, rec store.Operation) error {
 	op := r.newOp(rec)
+	op.again = true
 	if len(rec.Notes) > 0 {
 		if err := json.Unmarshal(rec.Notes, &op.notes); err != nil {
 			return r.interrupt(ctx, op, api.Errorf(api.KindInternal, "cannot read its notes: %w", err))

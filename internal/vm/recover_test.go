@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"os"
 	"strings"
 	"testing"
@@ -116,6 +117,28 @@ func TestRecoverUndoesACreateWhoseGuestRuns(t *testing.T) {
 	w.boot()
 	w.eventually("undone", func() bool { return len(w.ops.Running(opFilter())) == 0 })
 	w.nothingLeft()
+}
+
+// What an operation did before its daemon died counts as its doing.
+func TestRecoverTellsWhatChanged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s, r := w.create("stop"), w.create("restart")
+	w.must(w.m.Stop(bg, "stop", api.StopVM{}))
+	w.leave()
+	w.crash(kindStop, s.ID, verbParams{ID: s.ID, Ref: "stop"}, "stop")
+	w.crash(kindRestart, r.ID, verbParams{ID: r.ID, Ref: "restart"}, "stop", "start")
+	w.boot()
+	for _, v := range []api.VM{s, r} {
+		op, err := w.ops.Wait(bg, "op"+v.ID)
+		var got api.VM
+		if err == nil {
+			err = json.Unmarshal(op.Result, &got)
+		}
+		if err != nil || op.Error != nil || !got.Changed {
+			t.Errorf("%s: %+v %v", v.Name, op, err)
+		}
+	}
 }
 
 func TestRecoverResumesStopAndDelete(t *testing.T) {

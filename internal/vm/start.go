@@ -46,7 +46,7 @@ func (m *Manager) doStart(ctx context.Context, op *operation.Op, p verbParams) e
 	defer h.leave()
 	if h.verdict == nothing {
 		h.leave()
-		return m.result(ctx, op, p.ID, false)
+		return m.result(ctx, op, p.ID, op.Kind() == kindRestart)
 	}
 	rec, _, err := m.boot(ctx, h.mc, h.rec, op, nil)
 	if err != nil {

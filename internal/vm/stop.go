@@ -43,7 +43,7 @@ func (m *Manager) doStop(ctx context.Context, op *operation.Op, p verbParams) er
 	r := h.mc.current()
 	if h.verdict == nothing || r == nil {
 		h.leave()
-		return m.result(ctx, op, p.ID, false)
+		return m.result(ctx, op, p.ID, op.TakenUp())
 	}
 	if err := m.shutdown(ctx, h.mc, r, h.rec, time.Duration(p.TimeoutMS)*time.Millisecond, op.Stage); err != nil {
 		return err
