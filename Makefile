@@ -48,7 +48,7 @@ unit: $(GUEST) ## unit tests with -race
 test-vm: build ## the tests that run real machines, as whoever calls
 	@scripts/test vm
 
-fuzz: $(GUEST) ## every fuzz target for a moment (FUZZTIME=2s)
+fuzz: $(GUEST) ## every fuzz target for a moment (FUZZTIME=2000x)
 	@scripts/test fuzz
 
 bench: build ## the figures of SPECIFICATION.md: a table and bench-results/*.json

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -134,11 +135,22 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 	return req, nil
 }
 
+// repeatable says whether a request may be sent again although the first one
+// may have been carried out: it only looks, it carries a request id, or it asks
+// for a state that is then simply there already.
+func repeatable(req *http.Request) bool {
+	if req.Method == http.MethodGet || req.Header.Get(headerKey) != "" {
+		return true
+	}
+	verb := path.Base(req.URL.Path)
+	return strings.HasPrefix(req.URL.Path, "/v1/vms/") && (verb == "start" || verb == "stop" || verb == "kill")
+}
+
 // send does a request and turns every reply that is no success into an error.
 // The caller closes the body.
 func (c *Client) send(req *http.Request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
-	if err != nil && (req.Method == http.MethodGet || req.Header.Get(headerKey) != "") && lost(req.Context(), err) {
+	if err != nil && repeatable(req) && lost(req.Context(), err) {
 		again := req.Clone(req.Context())
 		if req.GetBody != nil {
 			if again.Body, err = req.GetBody(); err != nil {

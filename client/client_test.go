@@ -259,7 +259,7 @@ func TestAskedAgain(t *testing.T) {
 			return err
 		}, true},
 		"create": {func(c *Client) error { _, err := c.CreateVM(ctx, api.CreateVM{Name: "web"}); return err }, false},
-		"start":  {func(c *Client) error { _, err := c.StartVM(ctx, "web"); return err }, false},
+		"start":  {func(c *Client) error { _, err := c.StartVM(ctx, "web"); return err }, true},
 		"set":    {func(c *Client) error { _, err := c.SetVM(ctx, "web", api.SetVM{}); return err }, false},
 		"delete": {func(c *Client) error { _, err := c.DeleteVM(ctx, "web", true); return err }, false},
 	} {

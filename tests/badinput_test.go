@@ -205,8 +205,8 @@ func TestForeignOrReadOnlyRoot(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		h := newEmptyHost(t)
-		h.env = environ("/proc/1/banger")
-		h.fails(6, []string{"/proc/1"}, "vm", "list")
+		h.env = environ("/usr/banger-test")
+		h.fails(6, []string{"/usr/banger-test"}, "vm", "list")
 		h.env = environ(h.root)
 		return
 	}
