@@ -190,6 +190,7 @@ func (l *relay) run(parent context.Context) (api.Exit, error) {
 			l.hang(ctx)
 		}
 	}()
+	wg.Go(func() { l.unblock(ctx) })
 	release := context.AfterFunc(parent, func() { _ = l.guest.Close() }) // the daemon leaves
 	exit, err := l.downstream(ctx, gone)
 	release()
@@ -205,8 +206,32 @@ func (l *relay) run(parent context.Context) (api.Exit, error) {
 		if parent.Err() != nil {
 			return exit, api.Errorf(api.KindCancelled, "cannot follow the command: %w", context.Cause(parent))
 		}
+		select {
+		case <-l.in.gone():
+			return exit, errClientGone
+		default:
+		}
 	}
 	return exit, err
+}
+
+// stuckPatience is how much longer than the hang-up a guest may take to accept
+// what a client that is gone left behind.
+const stuckPatience = 5 * time.Second
+
+// unblock closes the stream of a guest that takes nothing, so that upstream
+// comes to know that the client is gone.
+func (l *relay) unblock(ctx context.Context) {
+	select {
+	case <-l.in.gone():
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-time.After(l.hangup + stuckPatience):
+		_ = l.guest.Close()
+	case <-ctx.Done():
+	}
 }
 
 // upstream copies from client to guest; true means that the client is gone.
