@@ -38,7 +38,7 @@ func (a *app) kernelList() *cobra.Command {
 					}
 					continue
 				}
-				t.Row(k.Name, k.Version, k.Arch, ui.Bytes(k.SizeBytes), ui.Ago(time.Now(), k.CreatedAt), count(len(k.UsedBy), "image"), shortDigest(k.Digest))
+				t.Row(k.Name, k.Version, k.Arch, ui.Bytes(k.SizeBytes), ui.Ago(time.Now(), k.CreatedAt), count(len(k.UsedBy), "VM"), shortDigest(k.Digest))
 			}
 			if a.ui.Quiet {
 				return nil

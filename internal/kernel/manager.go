@@ -2,12 +2,14 @@ package kernel
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/bangervm/banger/api"
@@ -65,7 +67,8 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 	m := &Manager{layout: l, store: s, opt: opt, catalog: embedded()}
 	m.pulls = pull.New(pull.Noun[store.Kernel]{
 		Name: "kernel", Find: m.find, Check: m.check, Catalog: m.names, Local: m.local, Make: m.make,
-		ID: func(k store.Kernel) string { return k.ID }, Digest: func(k store.Kernel) string { return k.Digest },
+		ID:     func(k store.Kernel) string { return k.ID },
+		Digest: func(k store.Kernel) string { return k.ID }, // its own is of vmlinux alone
 		Dir:    func(id string) string { return l.Kernel(id).Dir },
 		Insert: s.InsertKernel, SetName: m.setName, Delete: s.DeleteKernel,
 		Result: func(ctx context.Context, k store.Kernel, changed bool) (any, error) {
@@ -250,19 +253,34 @@ func (m *Manager) make(ctx context.Context, name, dir, tempDir string, report fu
 	if err != nil {
 		return store.Kernel{}, err
 	}
+	id, err := idOf(layout.KernelDir{Dir: dir}, manifest.Digest)
+	if err != nil {
+		return store.Kernel{}, err
+	}
 	source := map[string]string{}
 	maps.Copy(source, manifest.Source)
 	source["kind"], source["reference"] = e.kind(), name
 	return store.Kernel{
-		ID: idOf(manifest.Digest), Name: name, Version: manifest.Release, Arch: manifest.Arch, Digest: manifest.Digest,
+		ID: id, Name: name, Version: manifest.Release, Arch: manifest.Arch, Digest: manifest.Digest,
 		SizeBytes: manifest.SizeBytes, Source: source, CreatedAt: m.opt.Now().UTC(),
 	}, nil
 }
 
-// idOf is the id of a kernel: the beginning of its digest.
-func idOf(digest string) string {
-	hex := strings.TrimPrefix(digest, "sha256:")
-	return hex[:min(16, len(hex))]
+// idOf is the id of a kernel: the beginning of a digest of what a guest boots
+// from, vmlinux and the modules it needs before its disks. The other modules lie
+// in a file system that no two builds make the same.
+func idOf(dir layout.KernelDir, vmlinux string) (string, error) {
+	f, err := os.Open(dir.BootModules())
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }()
+	sum := sha256.New()
+	_, _ = io.WriteString(sum, vmlinux+"\n")
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil))[:16], nil
 }
 
 func (m *Manager) view(ctx context.Context, k store.Kernel) (api.Kernel, error) {

@@ -27,8 +27,9 @@ import (
 type builder struct {
 	builds  atomic.Int32
 	content atomic.Pointer[string]
-	started chan struct{} // if set, receives one value a build
-	release chan struct{} // if set, a build waits for its close
+	modules atomic.Pointer[string] // those of the boot; nil: as content
+	started chan struct{}          // if set, receives one value a build
+	release chan struct{}          // if set, a build waits for its close
 	err     atomic.Pointer[api.Error]
 }
 
@@ -62,6 +63,11 @@ func (b *builder) build(ctx context.Context, dir layout.KernelDir, _ Recipe, opt
 	}
 	if err := os.Remove(dir.VMLinux() + ".partial"); err != nil {
 		return Manifest{}, err
+	}
+	if c := b.modules.Load(); c != nil {
+		if err := os.WriteFile(dir.BootModules(), []byte(*c), 0o600); err != nil {
+			return Manifest{}, err
+		}
 	}
 	sum := sha256.Sum256([]byte(text))
 	m := Manifest{
@@ -175,7 +181,7 @@ func TestAutoPullKernelMissing(t *testing.T) {
 	if !slices.Contains(stages, "downloading packages") && !slices.Contains(stages, "publishing") {
 		t.Errorf("stages shown: %v", stages)
 	}
-	if got.Version != "6.1.0-56-cloud-amd64" || got.Arch != "amd64" || got.ID != idOf(got.Digest) {
+	if got.Version != "6.1.0-56-cloud-amd64" || got.Arch != "amd64" || len(got.ID) != 16 {
 		t.Errorf("got %+v", got)
 	}
 	if b, err := os.ReadFile(f.l.Kernel(got.ID).VMLinux()); err != nil || string(b) != "vmlinux" {
@@ -290,6 +296,30 @@ func TestAutoPullKernelReadErrorIsItself(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A kernel made anew with other modules for the boot takes the name of the old
+// one, though its vmlinux is the same; what uses the old one keeps it.
+func TestForcedPullTakesOtherBootModules(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, t.TempDir())
+	old, err := f.Resolve(t.Context(), DefaultName, "", nil)
+	must(t, err)
+	modules := "modules" // as long as vmlinux, so that the sizes are those of the manifest
+	f.b.modules.Store(&modules)
+	op, err := f.Pull(t.Context(), api.Pull{Name: DefaultName, Force: true})
+	must(t, err)
+	if op, err = f.ops.Wait(t.Context(), op.ID); err != nil || op.Status != api.OperationSucceeded || !strings.Contains(string(op.Result), `"changed":true`) {
+		t.Fatalf("pull: %v, %+v %s", err, op.Error, op.Result)
+	}
+	now, err := f.Resolve(t.Context(), DefaultName, "never", nil)
+	must(t, err)
+	if got, err := os.ReadFile(f.l.Kernel(now.ID).BootModules()); err != nil || string(got) != modules || now.ID == old.ID || now.Digest != old.Digest {
+		t.Errorf("%q %v, id %s after %s", got, err, now.ID, old.ID)
+	}
+	if got, err := os.ReadFile(f.l.Kernel(old.ID).BootModules()); err != nil || string(got) != "vmlinux" {
+		t.Errorf("the old one: %q %v", got, err)
 	}
 }
 

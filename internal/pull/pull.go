@@ -38,7 +38,8 @@ type Noun[R any] struct {
 	// record. tempDir is for debian.Options. What it leaves on an error is
 	// removed.
 	Make func(ctx context.Context, name, dir, tempDir string, report func(debian.Progress)) (R, error)
-	// ID and Digest of a record, and the folder its files belong in.
+	// ID of a record, what tells its content from another (Digest), and the folder
+	// its files belong in.
 	ID     func(R) string
 	Digest func(R) string
 	Dir    func(id string) string
