@@ -93,8 +93,14 @@ type ShutdownReply struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-// Time is the host's clock.
+// Time moves the guest's clock. What it should show is not sent: that would be
+// wrong by the time it arrives.
 type Time struct {
+	AdjustNano int64 `json:"adjust_nano"`
+}
+
+// TimeReply is the guest's clock, after it was moved.
+type TimeReply struct {
 	UnixNano int64 `json:"unix_nano"`
 }
 

@@ -10,7 +10,7 @@
 //	POST /v1/exec      Upgrade: banger-exec; then frames, see Frame
 //	POST /v1/shutdown  Shutdown; answers when the processes are gone and the disks are clean, then powers off
 //	POST /v1/sync      flushes the file systems
-//	POST /v1/time      Time; sets the clock
+//	POST /v1/time      Time; moves the clock, answers TimeReply
 //	POST /v1/grow      Grow; enlarges a mounted file system to its disk
 //	GET  /v1/stats     Stats
 //

@@ -151,11 +151,13 @@ func (a *Agent) setTime(w http.ResponseWriter, r *http.Request) {
 		replyError(w, errUnsupported("set the clock"))
 		return
 	}
-	if err := a.opts.System.SetTime(time.Unix(0, t.UnixNano)); err != nil {
-		replyError(w, err)
-		return
+	if t.AdjustNano != 0 {
+		if err := a.opts.System.SetTime(time.Now().Add(time.Duration(t.AdjustNano))); err != nil {
+			replyError(w, err)
+			return
+		}
 	}
-	w.WriteHeader(http.StatusNoContent)
+	reply(w, guestapi.TimeReply{UnixNano: time.Now().UnixNano()})
 }
 
 func (a *Agent) grow(w http.ResponseWriter, r *http.Request) {

@@ -13,14 +13,7 @@ import (
 	"github.com/bangervm/banger/guestapi"
 )
 
-// clockSlack is how far the clock may be off before it is set: setting it makes
-// it jump.
-const clockSlack = 20 * time.Millisecond
-
 func setTime(t time.Time) error {
-	if d := time.Until(t); d > -clockSlack && d < clockSlack {
-		return nil
-	}
 	ts := unix.NsecToTimespec(t.UnixNano())
 	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
 		return api.Errorf(api.KindInvalid, "cannot set the clock to %s: %w", t.UTC().Format(time.RFC3339), err)

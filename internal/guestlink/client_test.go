@@ -6,9 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode"
@@ -141,3 +144,57 @@ func FuzzExecStream(f *testing.F) {
 		}
 	})
 }
+
+// A clock that is off is moved by how much; one that is right stays, however
+// late the guest answers.
+func TestSyncTime(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		off, late time.Duration
+		moved     bool
+	}{
+		"right":            {0, 0, false},
+		"right, late":      {0, 300 * time.Millisecond, false},
+		"behind":           {-6 * time.Second, 0, true},
+		"ahead, late":      {time.Hour, 300 * time.Millisecond, true},
+		"from another era": {-1 << 62, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			off, moved := tt.off, 0
+			c := NewClient(func(context.Context) (net.Conn, error) {
+				a, b := net.Pipe()
+				go func() {
+					defer b.Close()
+					r, err := http.ReadRequest(bufio.NewReader(b))
+					var ask guestapi.Time
+					if err != nil || json.NewDecoder(r.Body).Decode(&ask) != nil {
+						return
+					}
+					time.Sleep(tt.late) // on its way
+					mu.Lock()
+					if ask.AdjustNano != 0 {
+						moved++
+						off += time.Duration(ask.AdjustNano)
+					}
+					reply, _ := json.Marshal(guestapi.TimeReply{UnixNano: time.Now().UnixNano() + int64(off)})
+					mu.Unlock()
+					fmt.Fprintf(b, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(reply), reply)
+				}()
+				return a, nil
+			}, nil)
+			if err := c.SyncTime(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if moved > 0 != tt.moved || off.Abs() > clockRight+tt.late {
+				t.Errorf("moved %d times, off by %s", moved, off)
+			}
+		})
+	}
+}
+
+// clockRight is what SyncTime may leave, on a busy machine.
+const clockRight = 500 * time.Millisecond

@@ -16,7 +16,6 @@ const (
 
 // lookAfterGuest waits for the agent, then keeps the guest's clock right: the
 // emulated clock knows seconds only, and one under software emulation drifts.
-// The agent leaves a clock alone that is right.
 func (k *keeper) lookAfterGuest(ctx context.Context) {
 	c := guestlink.NewClient(k.machine.DialGuest, nil)
 	defer c.Close()
@@ -47,7 +46,7 @@ func (k *keeper) lookAfterGuest(ctx context.Context) {
 		}
 		if s, _ := k.board.read(); !s.Paused {
 			ask, cancel := context.WithTimeout(ctx, clockTimeout)
-			if err := c.SetTime(ask, time.Now()); err != nil && ctx.Err() == nil {
+			if err := c.SyncTime(ask); err != nil && ctx.Err() == nil {
 				k.log.Debug("cannot set the guest's clock", "error", err)
 			}
 			cancel()
