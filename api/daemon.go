@@ -36,7 +36,7 @@ type Check struct {
 	Name    string `json:"name"`
 	Status  string `json:"status"`
 	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty"`
+	Hint    string `json:"hint"`
 }
 
 // ConfigValue is one line of `banger config show`.

@@ -81,8 +81,8 @@ func (k Kind) ExitCode() int {
 type Error struct {
 	Kind        Kind     `json:"kind"`
 	Message     string   `json:"message"`
-	Hint        string   `json:"hint,omitempty"`
-	Retryable   bool     `json:"retryable,omitempty"`
+	Hint        string   `json:"hint"`
+	Retryable   bool     `json:"retryable"`
 	Candidates  []string `json:"candidates,omitempty"`
 	OperationID string   `json:"operation_id,omitempty"`
 

@@ -139,7 +139,13 @@ func TestAnswers(t *testing.T) {
 		{args: "vm start web nope db", out: "web\ndb\n", err: "error: no vm \"nope\"\nhint: banger vm list\n", code: 3},
 		{args: "vm rm --yes web", out: "web\n"},
 		{args: "vm delete --force gone", out: "gone\n"},
-		{args: "vm delete --dry-run web", out: "web\n", err: "would delete vm web (running) with its disks of 8G and 8G\n"},
+		{args: "vm delete --dry-run db", out: "db\n", err: "would delete vm db (stopped) with its disks of 8G and 8G\n"},
+		{args: "vm delete --dry-run web", err: "error: cannot delete vm \"web\" while it is running\nhint: banger vm stop web\n", code: 5},
+		{args: "vm delete --dry-run --force web", out: "web\n", err: "would delete vm web (running) with its disks of 8G and 8G\n"},
+		{args: "vm list -q --filter status=stopped,name=db", out: "bbbbbbbbbbbbbbbb\n"},
+		{args: "help nope", err: "error: cannot help with \"nope\": no such command\nhint: banger --help\n", code: 2},
+		{args: "__complete vm run --pull=", out: "missing\nalways\nnever\n:4\n", err: "Completion ended with directive: ShellCompDirectiveNoFileComp\n"},
+		{args: "__complete vm create --name=", out: ":4\n", err: "Completion ended with directive: ShellCompDirectiveNoFileComp\n"},
 		{args: "vm delete --dry-run we", err: "error: cannot delete vm \"we\": it must be named exactly\n  web\n", code: 3},
 		{args: "vm prune --yes", out: "db\n", err: "will delete vm db\n"},
 		{args: "vm prune --dry-run", out: "db\n"},
@@ -390,7 +396,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 	root := NewCommand()
 	for _, noun := range root.Commands() {
 		for _, c := range append(noun.Commands(), noun) {
-			if c.Short == "" || !c.HasSubCommands() && c.Example == "" {
+			if c.Short == "" || c.Example == "" {
 				t.Errorf("%s has no purpose or no example", c.CommandPath())
 			}
 		}
@@ -409,5 +415,23 @@ func TestOperationPruneAsksNobody(t *testing.T) {
 		if got := w.call(append([]string{"operation", "prune"}, args...)...); got.Code != 0 || got.Out != "op-1\n" {
 			t.Errorf("%v: %+v", args, got)
 		}
+	}
+}
+
+func TestSplitFilters(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string][]string{
+		"status=running":                {"status=running"},
+		"label=a=b,status=running":      {"label=a=b", "status=running"},
+		"label=a=x,y,label=c":           {"label=a=x,y", "label=c"},
+		"status=stopped,status=running": {"status=stopped", "status=running"},
+		"foo":                           {"foo"},
+	} {
+		if diff := cmp.Diff(want, splitFilters([]string{in})); diff != "" {
+			t.Errorf("%s: %s", in, diff)
+		}
+	}
+	if got := splitFilters(nil); got != nil {
+		t.Errorf("%q", got)
 	}
 }

@@ -3,14 +3,16 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/bangervm/banger/internal/cli/ui"
+	"github.com/bangervm/banger/internal/config"
 )
 
 func (a *app) config() *cobra.Command {
-	return parent(&cobra.Command{Use: "config", Short: "Settings and where they came from"}, a.configShow())
+	return parent(&cobra.Command{Use: "config", Short: "Settings and where they came from", Example: "  banger config show"}, a.configShow())
 }
 
 func (a *app) configShow() *cobra.Command {
@@ -31,6 +33,9 @@ func (a *app) configShow() *cobra.Command {
 			t := ui.NewTable("KEY", "VALUE", "SOURCE")
 			for _, v := range values {
 				text, ok := v.Value.(string)
+				if n, isNumber := v.Value.(float64); isNumber && isSize(v.Key) {
+					text, ok = config.FormatSize(int64(n)), true // as the file takes it
+				}
 				if !ok {
 					b, err := json.Marshal(v.Value)
 					if err != nil {
@@ -43,4 +48,9 @@ func (a *app) configShow() *cobra.Command {
 			return a.ui.Table(t)
 		})
 	})
+}
+
+// isSize says whether the key is a size, whose value is bytes in JSON.
+func isSize(key string) bool {
+	return strings.HasSuffix(key, ".memory") || strings.HasSuffix(key, "_size")
 }

@@ -41,6 +41,9 @@ func (a *app) ask(ctx context.Context, c consent, question, again string) error 
 	}()
 	select {
 	case line := <-answer:
+		if !strings.HasSuffix(line, "\n") {
+			fmt.Fprintln(a.env.Stderr)
+		}
 		switch strings.ToLower(strings.TrimSpace(line)) {
 		case "y", "yes":
 			return nil

@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) daemon() *cobra.Command {
-	return parent(&cobra.Command{Use: "daemon", Short: "The process that owns the machines"},
+	return parent(&cobra.Command{Use: "daemon", Short: "The process that owns the machines", Example: "  banger daemon status\n  banger daemon restart"},
 		a.daemonRun(), a.daemonStatus(), a.daemonStop(), a.daemonRestart())
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) image() *cobra.Command {
-	return parent(&cobra.Command{Use: "image", Short: "Images that machines are made from"},
+	return parent(&cobra.Command{Use: "image", Short: "Images that machines are made from", Example: "  banger image list\n  banger image catalog\n  banger image pull debian-bookworm"},
 		a.imageList(), a.imageShow(), a.imagePull(), a.imageCatalog())
 }
 

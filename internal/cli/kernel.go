@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) kernel() *cobra.Command {
-	return parent(&cobra.Command{Use: "kernel", Short: "Kernels that machines boot"},
+	return parent(&cobra.Command{Use: "kernel", Short: "Kernels that machines boot", Example: "  banger kernel list\n  banger kernel catalog"},
 		a.kernelList(), a.kernelShow(), a.kernelPull(), a.kernelCatalog())
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 func (a *app) operation() *cobra.Command {
-	return parent(&cobra.Command{Use: "operation", Short: "Long work: see it, wait for it, cancel it"},
+	return parent(&cobra.Command{Use: "operation", Short: "Long work: see it, wait for it, cancel it", Example: "  banger operation list\n  banger vm create --no-wait\n  banger operation wait ID"},
 		a.operationList(), a.operationShow(), a.operationWait(), a.operationCancel(), a.operationPrune())
 }
 

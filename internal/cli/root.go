@@ -32,8 +32,8 @@ func (a *app) root() *cobra.Command {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, RunE: func(_ *cobra.Command, args []string) error {
-		cmd, _, err := root.Find(args)
-		if err != nil || cmd == nil {
+		cmd, rest, err := root.Find(args)
+		if err != nil || cmd == nil || len(rest) > 0 {
 			return api.Errorf(api.KindInvalid, "cannot help with %q: no such command", strings.Join(args, " ")).WithHint("banger --help")
 		}
 		return cmd.Help()
@@ -58,6 +58,7 @@ func (a *app) root() *cobra.Command {
 	group("short", run, exec, ps)
 	group("nouns", a.vm(), a.image(), a.kernel(), a.operation(), a.events())
 	group("host", a.daemon(), a.doctor(), a.config(), a.completion(), a.versionCommand())
+	a.completeFlags(root)
 	return root
 }
 
@@ -201,7 +202,7 @@ func orList(words []string) string {
 	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
 }
 
-const usageTemplate = `Usage:{{if .Runnable}}
+const usageTemplate = `Usage:{{if and .Runnable (not .HasAvailableSubCommands)}}
   {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
   {{.CommandPath}} COMMAND{{end}}{{if .HasExample}}
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/client"
@@ -16,7 +17,8 @@ import (
 )
 
 func (a *app) vm() *cobra.Command {
-	return parent(&cobra.Command{Use: "vm", Short: "Machines: run, look at, change and delete them"},
+	return parent(&cobra.Command{Use: "vm", Short: "Machines: run, look at, change and delete them",
+		Example: "  banger vm run\n  banger vm run --rm -- uname -a\n  banger vm list\n  banger vm exec web uname -a\n  banger vm delete web"},
 		a.vmRun(), a.vmCreate(), a.vmStart(), a.vmStop(), a.vmRestart(), a.vmKill(), a.vmDelete(), a.vmRename(), a.vmWait(),
 		a.vmList(), a.vmShow(), a.vmSet(), a.vmLogs(), a.vmExec(), a.vmShell(), a.vmPrune())
 }
@@ -55,7 +57,11 @@ func (a *app) vmOperations(ctx context.Context, refs []string, w waiting, begin 
 		if err != nil {
 			return err
 		}
-		a.noteUnchanged(vm)
+		if out.op.Kind == "vm.create" && !vm.Changed {
+			a.ui.Note("vm %s was made by this request id already", ui.Clean(vm.Name))
+		} else {
+			a.noteUnchanged(vm)
+		}
 		return a.printVM(vm)
 	}
 	results := make([]api.Result, len(outs))
@@ -173,6 +179,49 @@ func (a *app) completeVMs(most int) cobra.CompletionFunc {
 		}
 		return names, err
 	})
+}
+
+// completeFlags offers what the flags of cmd and of all below it take: closed
+// lists, and names that live in the daemon. Only a file's flag is given files.
+func (a *app) completeFlags(cmd *cobra.Command) {
+	for _, fs := range []*pflag.FlagSet{cmd.Flags(), cmd.PersistentFlags()} {
+		fs.VisitAll(func(f *pflag.Flag) {
+			offer := cobra.CompletionFunc(cobra.NoFileCompletions)
+			switch c, closed := f.Value.(*choice); {
+			case closed:
+				offer = cobra.FixedCompletions(c.allowed, cobra.ShellCompDirectiveNoFileComp)
+			case f.Name == "image":
+				offer = a.complete(-1, namesOf(imageNames, (*client.Client).ImageCatalog))
+			case f.Name == "kernel":
+				offer = a.complete(-1, namesOf(kernelNames, (*client.Client).KernelCatalog))
+			case f.Name == "filter":
+				offer = cobra.FixedCompletions([]string{"status=", "label="}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace)
+			case f.Name == "env-file":
+				return
+			}
+			_ = cmd.RegisterFlagCompletionFunc(f.Name, offer) // fails only where it is set already
+		})
+	}
+	for _, sub := range cmd.Commands() {
+		a.completeFlags(sub)
+	}
+}
+
+// namesOf gives what is local and what the catalog has besides.
+func namesOf(local func(context.Context, *client.Client) ([]string, error), catalog func(*client.Client, context.Context) ([]api.CatalogEntry, error)) func(context.Context, *client.Client) ([]string, error) {
+	return func(ctx context.Context, c *client.Client) ([]string, error) {
+		names, err := local(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		entries, err := catalog(c, ctx)
+		for _, e := range entries {
+			if !slices.Contains(names, e.Name) {
+				names = append(names, e.Name+"\t"+e.Description)
+			}
+		}
+		return names, err
+	}
 }
 
 // complete offers what list gives for the first most arguments (-1: all),

@@ -69,6 +69,9 @@ func (a *app) vmDeleteDry(ctx context.Context, refs []string, force bool) error 
 			e.Candidates = []string{vm.Name}
 			err = e
 		}
+		if err == nil && !force && vm.Status != api.StatusStopped && vm.Status != api.StatusBroken {
+			err = api.Errorf(api.KindBadState, "cannot delete vm %q while it is %s", vm.Name, vm.Status).WithHint("banger vm stop %s", vm.Name)
+		}
 		if err != nil && force && api.KindOf(err) == api.KindNotFound {
 			err = nil
 		}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +21,22 @@ func (a *app) vmList() *cobra.Command {
 	return a.leaf(cmd, func(ctx context.Context, _ []string) error { return a.listVMs(ctx, filters) })
 }
 
+// splitFilters reads also several conditions in one word: label=a,status=running.
+func splitFilters(words []string) []string {
+	var out []string
+	for _, w := range words {
+		for part := range strings.SplitSeq(w, ",") {
+			key, _, _ := strings.Cut(part, "=")
+			if begins := key == "label" || key == "status" || key == "name"; begins || len(out) == 0 {
+				out = append(out, part)
+			} else { // a comma within a value
+				out[len(out)-1] += "," + part
+			}
+		}
+	}
+	return out
+}
+
 func (a *app) ps() *cobra.Command {
 	cmd := &cobra.Command{Use: "ps [flags]", Short: "List running machines", Example: "  banger ps", Args: argCount(0, 0)}
 	a.outputFlags(cmd, true)
@@ -33,7 +50,7 @@ func (a *app) listVMs(ctx context.Context, filters []string) error {
 	if err != nil {
 		return err
 	}
-	vms, err := c.VMs(ctx, filters...)
+	vms, err := c.VMs(ctx, splitFilters(filters)...)
 	if err != nil {
 		return err
 	}

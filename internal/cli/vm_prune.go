@@ -30,6 +30,7 @@ func (a *app) vmPrune() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		req.Filters = splitFilters(req.Filters)
 		req.StoppedForMS = stopped.Milliseconds()
 		req.DryRun = true
 		would, err := c.PruneVMs(ctx, req)

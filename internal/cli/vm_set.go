@@ -68,10 +68,29 @@ func (a *app) vmSet() *cobra.Command {
 		}
 		switch {
 		case len(vm.Pending) > 0:
-			a.ui.Note("vm %s: %s from the next start on (banger vm restart %s)", ui.Clean(vm.Name), ui.Clean(strings.Join(vm.Pending, ", ")), ui.Clean(vm.Name))
+			a.ui.Note("vm %s: %s from the next start on (banger vm restart %s)", ui.Clean(vm.Name), ui.Clean(pending(vm)), ui.Clean(vm.Name))
 		case !vm.Changed:
 			a.ui.Note("vm %s is so already", ui.Clean(vm.Name))
 		}
 		return a.printVM(vm)
 	})
+}
+
+// pending names what changes at the next start as the flags do.
+func pending(vm api.VM) string {
+	var words []string
+	for _, p := range vm.Pending {
+		switch p {
+		case "vcpus":
+			p = "vcpu"
+		case "memory_bytes":
+			p = "memory"
+		case "disk_bytes":
+			p = "disk-size"
+		case "system_overlay_bytes":
+			p = "system-overlay-size"
+		}
+		words = append(words, p)
+	}
+	return strings.Join(words, ", ")
 }

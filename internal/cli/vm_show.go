@@ -124,6 +124,6 @@ func vmFields(vm api.VM) [][2]string {
 		{"started", when(vm.StartedAt)},
 		{"stopped", when(vm.StoppedAt)},
 		{"last used", when(vm.LastUsedAt)},
-		{"at next start", strings.Join(vm.Pending, ", ")},
+		{"at next start", pending(vm)},
 	}...)
 }

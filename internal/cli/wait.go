@@ -140,6 +140,9 @@ func (f *follower) follow(ctx context.Context, ref string, begin func(context.Co
 	}
 	op, err := begin(ctx, f.c, ref)
 	if err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = api.Errorf(api.KindTimeout, "gave up waiting after %s; what the daemon was asked may go on", f.wait.timeout).WithHint("banger operation list")
+		}
 		return op, err
 	}
 	if f.wait.noWait || client.Finished(op) {

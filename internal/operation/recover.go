@@ -101,6 +101,7 @@ func (op *Op) cutShort(cause error) *api.Error {
 	if cause != nil {
 		e = api.Errorf(api.KindOf(cause), "%s: %w", e.Message, cause)
 	}
+	e = e.WithHint("banger operation show %s", op.rec.ID)
 	e.OperationID, e.Retryable = op.rec.ID, cause == nil
 	return e
 }
