@@ -110,6 +110,23 @@ func (m *Manager) Resolve(ctx context.Context, ref, policy string, report pull.R
 	return m.pulls.Resolve(ctx, ref, policy, report)
 }
 
+// KernelAhead is the kernel that an image of the catalog will want which is not
+// here yet; empty for every other. It lets both be pulled at once.
+func (m *Manager) KernelAhead(ctx context.Context, ref string) string {
+	if ref == "" {
+		ref = m.opt.Default
+	}
+	if _, err := m.find(ctx, ref); api.KindOf(err) != api.KindNotFound {
+		return ""
+	}
+	for _, e := range m.catalog {
+		if e.name == ref {
+			return e.kernel
+		}
+	}
+	return ""
+}
+
 // Pull begins, or joins, the pull of an image of the catalog.
 func (m *Manager) Pull(ctx context.Context, req api.Pull) (api.Operation, error) {
 	return m.pulls.Pull(ctx, req.Name, req.Force)

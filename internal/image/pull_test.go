@@ -455,3 +455,19 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+func TestKernelAhead(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, t.TempDir())
+	for ref, want := range map[string]string{"": DefaultKernel, DefaultName: DefaultKernel, "no-such-image": ""} {
+		if got := f.KernelAhead(t.Context(), ref); got != want {
+			t.Errorf("%q: %q", ref, got)
+		}
+	}
+	if _, err := f.Resolve(t.Context(), "", "", nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.KernelAhead(t.Context(), ""); got != "" {
+		t.Errorf("the image is here, and its kernel may be another: %q", got)
+	}
+}

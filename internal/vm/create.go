@@ -5,7 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/operation"
@@ -206,15 +209,7 @@ func (c *creation) resolve(ctx context.Context, op *operation.Op) error {
 		op.Progress(p.Done, p.Total, p.Unit)
 	}
 	op.Stage("resolving image " + r.Image)
-	var err error
-	if c.image, err = c.m.d.Images.Resolve(ctx, r.Image, r.Pull, report); err != nil {
-		return err
-	}
-	pull := r.Pull
-	if pull == "always" {
-		pull = "missing" // always is about the image
-	}
-	if c.kernel, err = c.m.d.Kernels.Resolve(ctx, first(r.Kernel, c.image.Kernel), pull, report); err != nil {
+	if err := c.pull(ctx, r, report); err != nil {
 		return err
 	}
 	if r.NoStart {
@@ -222,7 +217,49 @@ func (c *creation) resolve(ctx context.Context, op *operation.Op) error {
 	}
 	// Asked now, so that a host that cannot run it says so before anything is made.
 	op.Stage("choosing the accelerator")
-	_, err = c.m.d.Accel.Choose(ctx, r.Driver, r.Accelerator, c.m.d.Layout.Kernel(c.kernel.ID))
+	_, err := c.m.d.Accel.Choose(ctx, r.Driver, r.Accelerator, c.m.d.Layout.Kernel(c.kernel.ID))
+	return err
+}
+
+// pull finds image and kernel, both at once where the image has to be pulled and
+// the catalog knows its kernel. Then the image's progress is shown, and the
+// kernel's when that takes longer.
+func (c *creation) pull(ctx context.Context, r api.CreateVM, report Report) error {
+	policy := r.Pull
+	if policy == "always" {
+		policy = "missing" // always is about the image
+	}
+	ahead := ""
+	if r.Pull != "never" {
+		ahead = c.m.d.Images.KernelAhead(ctx, r.Image)
+	}
+	wanted := first(r.Kernel, ahead)
+	g, joint := errgroup.WithContext(ctx)
+	var image atomic.Bool // whether it is here
+	if ahead != "" {
+		g.Go(func() (err error) {
+			c.kernel, err = c.m.d.Kernels.Resolve(joint, wanted, policy, func(stage string, p api.Progress) {
+				if image.Load() {
+					report(stage, p)
+				}
+			})
+			return err
+		})
+	}
+	g.Go(func() (err error) {
+		c.image, err = c.m.d.Images.Resolve(joint, r.Image, r.Pull, report)
+		image.Store(err == nil)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	now := first(r.Kernel, c.image.Kernel)
+	if ahead != "" && now == wanted {
+		return nil
+	}
+	var err error
+	c.kernel, err = c.m.d.Kernels.Resolve(ctx, now, policy, report)
 	return err
 }
 

@@ -122,6 +122,9 @@ type Report func(stage string, progress api.Progress)
 // always, never) allows. Cancelling ctx ends the wait, not the pull of others.
 type Images interface {
 	Resolve(ctx context.Context, reference, pull string, report Report) (store.Image, error)
+	// KernelAhead is the kernel that an image will want which is not here but can
+	// be pulled; empty for every other.
+	KernelAhead(ctx context.Context, reference string) string
 }
 
 // Kernels is the same for kernels. An empty name means the default kernel.

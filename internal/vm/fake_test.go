@@ -199,6 +199,14 @@ type faults struct {
 	mu   sync.Mutex
 	fail map[string]error
 	hold map[string]chan struct{} // the operation waits for its closing
+	held map[string]int           // how many do
+}
+
+// waiting says whether somebody is at a stalled operation.
+func (f *faults) waiting(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.held[name] > 0
 }
 
 var errFault = errors.New("injected fault")
@@ -238,6 +246,12 @@ func (f *faults) at(name string) error { return f.atCtx(context.Background(), na
 func (f *faults) atCtx(ctx context.Context, name string) error {
 	f.mu.Lock()
 	err, c := f.fail[name], f.hold[name]
+	if c != nil {
+		if f.held == nil {
+			f.held = map[string]int{}
+		}
+		f.held[name]++
+	}
 	f.mu.Unlock()
 	if c != nil {
 		select {
@@ -272,7 +286,11 @@ type fakeImages struct {
 	f  *faults
 	in sync.WaitGroup // when armed: all callers must be in before one goes on
 	on bool
+	// ahead is the kernel of an image that is not here, known from a catalog.
+	ahead string
 }
+
+func (i *fakeImages) KernelAhead(context.Context, string) string { return i.ahead }
 
 func (*fakeImages) image() store.Image {
 	return store.Image{ID: "img1", Name: "debian-bookworm", Digest: "sha256:1", Kernel: "k", CreatedAt: time.Now(),
@@ -296,7 +314,11 @@ func (i *fakeImages) Resolve(ctx context.Context, ref, _ string, report Report) 
 
 type fakeKernels struct{ f *faults }
 
-func (k fakeKernels) Resolve(ctx context.Context, name, _ string, _ Report) (store.Kernel, error) {
+func (k fakeKernels) Resolve(ctx context.Context, name, _ string, report Report) (store.Kernel, error) {
+	report("pulling kernel "+name, api.Progress{Done: 1, Total: 2, Unit: "items"})
+	if err := k.f.at("kernel " + name); err != nil {
+		return store.Kernel{}, err
+	}
 	return store.Kernel{ID: "k1", Name: "k", Version: "6.1"}, k.f.atCtx(ctx, "kernel")
 }
 
