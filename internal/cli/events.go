@@ -24,9 +24,9 @@ func (a *app) events() *cobra.Command {
 			return err
 		}
 		if follow {
-			return c.FollowEvents(ctx, since, func(e api.Event) error {
+			return followed(true, c.FollowEvents(ctx, since, func(e api.Event) error {
 				return a.ui.Line(e, func() string { return eventLine(e) })
-			})
+			}))
 		}
 		events, err := c.Events(ctx, since)
 		if err != nil {

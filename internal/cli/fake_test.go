@@ -218,8 +218,17 @@ func newFake() *fake {
 		return api.Operation{ID: "op", Status: api.OperationRunning}, nil
 	})
 	handle("GET /v1/images", func(http.ResponseWriter, *http.Request) (any, error) { return []api.Image(nil), nil })
-	handle("GET /v1/events", func(http.ResponseWriter, *http.Request) (any, error) {
-		return []api.Event{{ID: 1, Kind: "vm.started", Target: "aaaa", Data: map[string]string{"name": "web", "a": ""}}}, nil
+	f.HandleFunc("GET /v1/events", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("follow") != "" {
+			w.WriteHeader(http.StatusOK)
+			w.(http.Flusher).Flush()
+			f.mu.Lock()
+			f.requests = append(f.requests, r.URL.Path)
+			f.mu.Unlock()
+			<-r.Context().Done()
+			return
+		}
+		_ = json.NewEncoder(w).Encode([]api.Event{{ID: 1, Kind: "vm.started", Target: "aaaa", Data: map[string]string{"name": "web", "a": ""}}})
 	})
 	handle("GET /v1/daemon", func(http.ResponseWriter, *http.Request) (any, error) {
 		return api.Daemon{PID: os.Getpid(), Build: "b", Version: "dev"}, nil

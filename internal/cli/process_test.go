@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -270,6 +271,35 @@ func TestTheUndoingIsNotAwaitedForEver(t *testing.T) {
 		close(stop)
 		all.Wait()
 	})
+}
+
+// TestFollowingEndsWithoutAWord: Ctrl-C is how one leaves what is followed.
+func TestFollowingEndsWithoutAWord(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"events", "-f"}, {"vm", "logs", "-f", "web"}} {
+		w := newWorld(t)
+		w.fake.HandleFunc("GET /v1/vms/{vm}/logs", func(rw http.ResponseWriter, r *http.Request) {
+			rw.(http.Flusher).Flush()
+			w.fake.mu.Lock()
+			w.fake.requests = append(w.fake.requests, r.URL.Path)
+			w.fake.mu.Unlock()
+			<-r.Context().Done()
+		})
+		cmd := w.command(args...)
+		var errs bytes.Buffer
+		cmd.Stderr = &errs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		waitRequest(t, w.fake, func() bool { return hasRequest(w.fake, "/logs") || hasRequest(w.fake, "/events") })
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != 130 || errs.Len() != 0 {
+			t.Errorf("%v: code %d, stderr %q", args, code, errs.String())
+		}
+	}
 }
 
 func hasRequest(f *fake, part string) bool {

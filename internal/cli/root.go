@@ -107,7 +107,22 @@ func (a *app) flagError(cmd *cobra.Command, err error) error {
 		}
 		return e
 	}
-	return api.Errorf(api.KindInvalid, "%w", err).WithHint("%s --help", cmd.CommandPath())
+	return api.Errorf(api.KindInvalid, "%s", plainNumbers(err.Error())).WithHint("%s --help", cmd.CommandPath())
+}
+
+// plainNumbers says what a flag wants in our words rather than in those of Go's
+// parser.
+func plainNumbers(s string) string {
+	s, said, found := strings.Cut(s, "strconv.Parse")
+	switch {
+	case !found:
+		return s
+	case strings.HasSuffix(said, "out of range"):
+		return s + "the number is too large"
+	case strings.HasPrefix(said, "Bool"):
+		return s + "want true or false"
+	}
+	return s + "want a whole number"
 }
 
 // argCount refuses too few and too many arguments, in the words of the usage.

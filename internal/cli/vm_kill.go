@@ -15,6 +15,7 @@ func (a *app) vmKill() *cobra.Command {
 		Args: argCount(1, -1), ValidArgsFunction: a.completeVMs(-1),
 	}
 	cmd.Flags().StringVarP(&req.Signal, "signal", "s", "", "signal for the machine's process (default KILL)")
+	_ = cmd.RegisterFlagCompletionFunc("signal", cobra.FixedCompletions([]string{"KILL", "TERM", "INT", "HUP", "QUIT"}, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
 	a.outputFlags(cmd, true)
 	return a.leaf(cmd, func(ctx context.Context, args []string) error {
 		c, err := a.connect()

@@ -46,7 +46,7 @@ func (a *app) vmLogs() *cobra.Command {
 		defer log.Close()
 		if _, err := io.Copy(a.env.Stdout, log); err != nil {
 			if cause := context.Cause(ctx); cause != nil {
-				return cause
+				return followed(opts.Follow, cause)
 			}
 			if errors.Is(err, io.ErrUnexpectedEOF) {
 				return api.Errorf(api.KindUnavailable, "cannot follow the log: the daemon went away").WithHint("banger daemon status")
@@ -55,6 +55,15 @@ func (a *app) vmLogs() *cobra.Command {
 		}
 		return nil
 	})
+}
+
+// followed is the end of what may have been followed: Ctrl-C is how one leaves
+// that, and needs no word.
+func followed(follow bool, err error) error {
+	if follow && api.KindOf(err) == api.KindCancelled {
+		return exitStatus(api.KindCancelled.ExitCode())
+	}
+	return err
 }
 
 // timeSince reads a time, or a duration before now.

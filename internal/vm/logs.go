@@ -53,7 +53,11 @@ func (m *Manager) Logs(ctx context.Context, ref string, o LogOptions, w io.Write
 		follow.last = fi
 		follow.off = min(follow.off, int64(past.Len()))
 	}
-	text := tail(since(past.Bytes(), rec, o.Since), o.Tail)
+	var written time.Time
+	if follow.last != nil {
+		written = follow.last.ModTime()
+	}
+	text := tail(since(past.Bytes(), rec, o.Since, written), o.Tail)
 	if _, err := w.Write(text); err != nil {
 		return err
 	}
@@ -158,9 +162,10 @@ func tail(b []byte, n int) []byte {
 }
 
 // since leaves out lines before the time. A line without the kernel's clock is
-// as old as the one before it; a clock that goes back is another boot, and only
-// the last is known to have begun at StartedAt.
-func since(b []byte, rec store.VM, t time.Time) []byte {
+// as old as the one before it, but those at the end may be as new as the file,
+// last written then. A clock that goes back is another boot, and only the last is
+// known to have begun at StartedAt.
+func since(b []byte, rec store.VM, t, written time.Time) []byte {
 	if t.IsZero() || rec.StartedAt == nil || !t.After(*rec.StartedAt) {
 		if rec.StartedAt != nil && !t.IsZero() {
 			return b[lastBoot(b):]
@@ -169,17 +174,25 @@ func since(b []byte, rec store.VM, t time.Time) []byte {
 	}
 	want := t.Sub(*rec.StartedAt).Seconds()
 	b = b[lastBoot(b):]
-	off := 0
+	off, dated := 0, 0
 	for sc := lines(b); ; {
 		line, ok := sc()
 		if !ok {
-			return nil
+			break
 		}
-		if at, ok := kernelClock(line); ok && at >= want {
+		at, ok := kernelClock(line)
+		if ok && at >= want {
 			return b[off:]
 		}
 		off += len(line)
+		if ok {
+			dated = off
+		}
 	}
+	if written.Before(t) {
+		return nil
+	}
+	return b[dated:]
 }
 
 // lastBoot is where the last boot's lines begin.

@@ -257,8 +257,27 @@ func TestLogText(t *testing.T) {
 		{start.Add(time.Second), -1, text[strings.Index(text, "[    1.0] two"):]},
 		{start.Add(time.Hour), -1, ""},
 	} {
-		if got := string(tail(since([]byte(text), rec, tt.since), tt.tail)); got != tt.want {
+		if got := string(tail(since([]byte(text), rec, tt.since, start.Add(time.Minute)), tt.tail)); got != tt.want {
 			t.Errorf("since %v tail %d: %q, want %q", tt.since, tt.tail, got, tt.want)
+		}
+	}
+}
+
+// What a program writes carries no clock: at the end of the log it is shown when
+// the log was written to since.
+func TestLogTextWithoutAClockAtTheEnd(t *testing.T) {
+	t.Parallel()
+	text := "[    0.1] one\nplain\n[    1.0] two\nlate\nlater\n"
+	start := time.Unix(1000, 0)
+	rec := store.VM{StartedAt: &start}
+	for after, want := range map[time.Duration]string{
+		time.Second:      "[    1.0] two\nlate\nlater\n",
+		2 * time.Second:  "late\nlater\n",
+		60 * time.Second: "late\nlater\n",
+		61 * time.Second: "",
+	} {
+		if got := string(since([]byte(text), rec, start.Add(after), start.Add(time.Minute))); got != want {
+			t.Errorf("%v: %q, want %q", after, got, want)
 		}
 	}
 }
@@ -267,7 +286,7 @@ func FuzzLogText(f *testing.F) {
 	f.Add([]byte("[    0.1] a\nb\n[ 1]"), int64(3), 2)
 	f.Fuzz(func(t *testing.T, b []byte, s int64, n int) {
 		start := time.Unix(0, 0)
-		out := tail(since(b, store.VM{StartedAt: &start}, time.Unix(s%1e6, 0)), n)
+		out := tail(since(b, store.VM{StartedAt: &start}, time.Unix(s%1e6, 0), time.Unix(5e5, 0)), n)
 		if !strings.HasSuffix(string(b), string(out)) {
 			t.Errorf("%q is no end of %q", out, b)
 		}
