@@ -41,28 +41,32 @@ func (m *Manager) Exec(ctx context.Context, ref string, ask api.Exec, client Str
 	s, err := guest.Exec(open, execRequest(ask), false)
 	stop()
 	if err != nil {
-		return m.explain(mc, r, rec.Name, err)
+		return m.explain(ctx, mc, r, rec.Name, err)
 	}
 	in := newInbox(ctx, client)
 	defer in.close()
 	l := relay{vm: rec.ID, guest: s, client: client, in: in}
 	exit, err := l.run(ctx)
 	if err != nil {
-		return m.explain(mc, r, rec.Name, err)
+		return m.explain(ctx, mc, r, rec.Name, err)
 	}
 	mc.touch(m.now())
 	return sendJSON(ctx, client, api.ChannelExit, exit)
 }
 
 // explain gives an error of a broken link the reason, when the VM's end was it.
-func (m *Manager) explain(mc *machine, r *running, name string, err error) error {
-	if errors.Is(err, errClientGone) || api.KindOf(err) == api.KindCancelled {
+func (m *Manager) explain(ctx context.Context, mc *machine, r *running, name string, err error) error {
+	if errors.Is(err, errClientGone) || ctx.Err() != nil {
 		return err
 	}
 	select {
 	case <-r.gone:
-		return api.Errorf(api.KindGuest, "cannot follow the command in vm %q: %s", name, fateText(r.exit, mc.blamed(r))).
-			WithHint("banger vm show %s", name)
+		e := api.Errorf(api.KindGuest, "cannot follow the command in vm %q: %s", name, fateText(r.exit, mc.blamed(r)))
+		rec, look := m.d.Store.VM(ctx, mc.id)
+		if look == nil && !rec.AutoRemove && mc.blamed(r) != causeRemove { // else there is nothing to show
+			e = e.WithHint("banger vm show %s", rec.Name)
+		}
+		return e
 	case <-time.After(endPatience(err)):
 		return err
 	}
@@ -204,7 +208,7 @@ func (l *relay) run(parent context.Context) (api.Exit, error) {
 		default:
 		}
 		if parent.Err() != nil {
-			return exit, api.Errorf(api.KindCancelled, "cannot follow the command: %w", context.Cause(parent))
+			return exit, leftErr(context.Cause(parent))
 		}
 		select {
 		case <-l.in.gone():
@@ -213,6 +217,18 @@ func (l *relay) run(parent context.Context) (api.Exit, error) {
 		}
 	}
 	return exit, err
+}
+
+// leftErr is why a command is followed no longer: the daemon leaves, or the
+// request was cancelled. The command began, so doing it again is not safe.
+func leftErr(cause error) error {
+	kind := api.KindOf(cause)
+	if kind == api.KindInternal {
+		kind = api.KindCancelled
+	}
+	e := api.Errorf(kind, "cannot follow the command: %w", cause)
+	e.Hint = api.AsError(cause).Hint
+	return e
 }
 
 // stuckPatience is how much longer than the hang-up a guest may take to accept

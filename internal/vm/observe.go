@@ -181,8 +181,13 @@ func fate(name string, exit vmm.Exit) *api.Error {
 
 // fateText says how a machine ended.
 func fateText(exit vmm.Exit, c cause) string {
-	if c == causeKill {
+	switch c {
+	case causeKill:
 		return "it was killed"
+	case causeStop:
+		return "it was stopped"
+	case causeRemove:
+		return "it was deleted"
 	}
 	detail := ""
 	if d := oneLine(exit.Detail); d != "" {

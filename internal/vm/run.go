@@ -163,7 +163,7 @@ func (l *lease) finish(ctx context.Context, mc *machine) error {
 		if rec, look := m.d.Store.VM(context.WithoutCancel(ctx), l.id); look == nil {
 			name = rec.Name
 		}
-		err = m.explain(mc, r, name, err)
+		err = m.explain(ctx, mc, r, name, err)
 	}
 	// The create's own last words, if they are still to come. It cannot fail
 	// any more except by its journal.
@@ -208,6 +208,10 @@ func (m *Manager) settle(ctx context.Context, mc *machine, end string, exit api.
 		}
 		return nil
 	})
+	if api.KindOf(err) == api.KindNotFound { // deleted under the command
+		exit.VM = "removed"
+		return exit, nil
+	}
 	if err != nil {
 		return exit, err
 	}
@@ -215,6 +219,10 @@ func (m *Manager) settle(ctx context.Context, mc *machine, end string, exit api.
 	exit.Name = rec.Name
 	if end == api.EndStop {
 		err = m.stopAfterRun(ctx, mc)
+	}
+	if api.KindOf(err) == api.KindNotFound {
+		exit.VM = "removed"
+		return exit, nil
 	}
 	exit.VM = string(m.status(rec))
 	return exit, err

@@ -167,6 +167,45 @@ func TestExecWhoseVMEnds(t *testing.T) {
 	}
 }
 
+// A command whose VM is taken away under it says what became of the VM, with a
+// hint only where something is left to look at; one whose daemon leaves is no
+// cancelled one: it began.
+func TestCommandCutOff(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, end string
+		cut       func(w *world, leave context.CancelCauseFunc)
+		kind      api.Kind
+		says      string
+		hint      string
+	}{
+		{"killed", api.EndStop, func(w *world, _ context.CancelCauseFunc) { _, _ = w.m.Kill(bg, "web", api.KillVM{}) }, api.KindGuest, "it was killed", "banger vm show web"},
+		{"killed and removed", api.EndRemove, func(w *world, _ context.CancelCauseFunc) { _, _ = w.m.Kill(bg, "web", api.KillVM{}) }, api.KindGuest, "it was killed", ""},
+		{"deleted", api.EndStop, func(w *world, _ context.CancelCauseFunc) { _, _ = w.m.Delete(bg, "web", true) }, api.KindGuest, "it was deleted", ""},
+		{"daemon leaves", api.EndKeep, func(_ *world, leave context.CancelCauseFunc) {
+			leave(api.Errorf(api.KindUnavailable, "the daemon is stopping").WithHint("banger daemon status"))
+		}, api.KindUnavailable, "the daemon is stopping", "banger daemon status"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			c := newClient()
+			ctx, leave := context.WithCancelCause(bg)
+			defer leave(nil)
+			go func() {
+				<-c.started
+				w.eventually("running", func() bool { return w.show("web").Status == api.StatusRunning })
+				tt.cut(w, leave)
+			}()
+			req := api.Run{VM: api.CreateVM{Name: "web", AutoRemove: tt.end == api.EndRemove}, Exec: sh("sleep 60"), End: tt.end}
+			e := api.AsError(w.m.Run(ctx, req, c))
+			if e == nil || e.Kind != tt.kind || !strings.HasSuffix(e.Message, tt.says) || e.Hint != tt.hint {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
 func TestExecClientGone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
