@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"syscall"
 
 	"github.com/coder/websocket"
 
@@ -99,7 +100,11 @@ func (s *Stream) failure(err error) error {
 	if errors.Is(err, websocket.ErrMessageTooBig) {
 		return api.Errorf(api.KindInternal, "cannot follow the command: the daemon sent a message over %d bytes", maxMessage)
 	}
-	return api.Errorf(api.KindUnavailable, "cannot follow the command: the connection to the daemon broke: %w", err).WithHint("banger daemon status")
+	broken := api.Errorf(api.KindUnavailable, "cannot follow the command: the connection to the daemon broke: %w", err)
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) { // which is all there is to say
+		broken = api.Errorf(api.KindUnavailable, "cannot follow the command: the daemon went away")
+	}
+	return broken.WithHint("banger daemon status")
 }
 
 // Close ends the stream at once; a second call does nothing.

@@ -310,6 +310,19 @@ func TestCommandThatCannotBeRun(t *testing.T) {
 	}
 }
 
+// The machine of a detached command that could not be run is there, and said.
+func TestDetachedCommandThatCannotBeRun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.fake.script.Store(script(func(*fake, *websocket.Conn, api.Exec) api.Exit {
+		return api.Exit{Code: 127, Message: "cannot run nope: not found"}
+	}))
+	got := w.call("vm", "run", "--name", "new", "-d", "--", "nope")
+	if got.Code != 127 || got.Out != "" || !strings.Contains(got.Err, "vm new keeps running") || !strings.Contains(got.Err, "cannot run nope") {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
 	t.Run("exec", func(t *testing.T) {

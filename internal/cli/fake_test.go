@@ -337,7 +337,9 @@ type script func(f *fake, conn *websocket.Conn, req api.Exec) api.Exit
 
 // serve begins the command, lets the script run and ends it.
 func (f *fake) serve(conn *websocket.Conn, req api.Exec, exit api.Exit) {
-	send(conn, api.ChannelStarted, api.Started{VM: "cccccccccccccccc", PID: 42})
+	if !slices.Contains(req.Argv, "nope") { // which cannot be run, so it never starts
+		send(conn, api.ChannelStarted, api.Started{VM: "cccccccccccccccc", PID: 42})
+	}
 	if play, ok := f.script.Load().(script); ok {
 		e := play(f, conn, req)
 		e.VM, e.Name = exit.VM, exit.Name

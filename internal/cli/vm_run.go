@@ -188,5 +188,6 @@ func (a *app) detach(ctx context.Context, vm api.VM, argv []string) error {
 	if err != nil {
 		return api.AsError(err).WithHint("banger vm show %s", vm.Name)
 	}
+	a.noteEnd(api.Exit{VM: "running", Name: vm.Name}) // it is there, though its command is not
 	return a.commandEnd(exit, 0)
 }
