@@ -122,7 +122,7 @@ func (s *server) waitVM(w http.ResponseWriter, r *http.Request) error {
 	ref := r.PathValue("vm")
 	v, err := s.vms.Wait(ctx, ref, q.For)
 	if timedOut(ctx, err) {
-		return api.Errorf(api.KindTimeout, "cannot wait for vm %q: not %s after %s", clip(ref), q.For, milliseconds(q.TimeoutMS))
+		return api.Errorf(api.KindTimeout, "cannot wait for vm %q: after %s it still has not come to %s", clip(ref), milliseconds(q.TimeoutMS), q.For)
 	}
 	return writeVM(w)(v, causeOf(ctx, err))
 }
