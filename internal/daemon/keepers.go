@@ -60,5 +60,28 @@ type vmKeeper struct{ *keeper.Client }
 
 func (k vmKeeper) State(ctx context.Context) (vm.KeeperState, error) {
 	s, err := k.Client.State(ctx)
-	return vm.KeeperState{PID: s.PID, VMMPID: s.VMMPID, Exited: s.Phase == keeper.PhaseExited}, err
+	return keeperState(s), err
+}
+
+func (k vmKeeper) Watch(ctx context.Context) (<-chan vm.KeeperState, error) {
+	states, err := k.Client.Watch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan vm.KeeperState)
+	go func() { // ends with ctx or the keeper
+		defer close(out)
+		for s := range states {
+			select {
+			case out <- keeperState(s):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+func keeperState(s keeper.State) vm.KeeperState {
+	return vm.KeeperState{PID: s.PID, VMMPID: s.VMMPID, Exited: s.Phase == keeper.PhaseExited, Waits: s.Waits}
 }

@@ -52,8 +52,11 @@ type State struct {
 	// AgentReady is set once the guest's agent has answered.
 	AgentReady bool `json:"agent_ready"`
 	// Paused says that the guest's processors stand still at our request.
-	Paused bool      `json:"paused,omitempty"`
-	Exit   *vmm.Exit `json:"exit,omitempty"`
+	Paused bool `json:"paused,omitempty"`
+	// Waits is why they stand still though nobody asked: what the guest waits
+	// for on the host.
+	Waits string    `json:"waits,omitempty"`
+	Exit  *vmm.Exit `json:"exit,omitempty"`
 }
 
 func readConfig(path string) (Config, error) {

@@ -205,6 +205,9 @@ func (k *keeper) wait(ctx context.Context) vmm.Exit {
 	var wg sync.WaitGroup
 	wg.Go(func() { k.lookAfterGuest(care) })
 	wg.Go(func() { giveMemoryBack(care) })
+	if w, ok := k.machine.(vmm.Waiter); ok {
+		wg.Go(func() { k.tellWaits(care, w.Waits()) })
+	}
 	select {
 	case <-k.machine.Done():
 	case <-ctx.Done():
@@ -216,6 +219,18 @@ func (k *keeper) wait(ctx context.Context) vmm.Exit {
 	stop()
 	wg.Wait()
 	return k.machine.Exit()
+}
+
+// tellWaits says in the state what the guest waits for.
+func (k *keeper) tellWaits(ctx context.Context, waits <-chan string) {
+	for {
+		select {
+		case why := <-waits:
+			k.board.update(func(s *State) { s.Waits = why })
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // dialBulk opens a stream that begins with the token, by the user network where

@@ -167,12 +167,17 @@ type KeeperState struct {
 	PID    int // of the keeper
 	VMMPID int
 	Exited bool // the VMM has ended and the keeper is about to
+	// Waits is why the guest stands still though nobody paused it; else empty.
+	Waits string
 }
 
 // Keeper is one VM's keeper process: the wiring's small wrapper of
 // *keeper.Client.
 type Keeper interface {
 	State(ctx context.Context) (KeeperState, error)
+	// Watch gives the state now and at each change, until the keeper is gone or
+	// ctx ends; the channel is then closed.
+	Watch(ctx context.Context) (<-chan KeeperState, error)
 	PowerButton(ctx context.Context) error
 	Kill(ctx context.Context) error
 	DialGuest(ctx context.Context) (net.Conn, error)

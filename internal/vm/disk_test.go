@@ -112,3 +112,31 @@ func TestTheFirstStartMakesTheDisks(t *testing.T) {
 	w.f.set("mkfs", nil)
 	w.must(w.m.Start(bg, "new"))
 }
+
+// A guest that stands still because the host's disk is full says so, until it
+// goes on; it can be stopped all the while.
+func TestAGuestThatWaitsForRoom(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.create("web").ID
+	for range 2 {
+		w.ks.get(id).waits <- "no space is left"
+		w.eventually("it is shown", func() bool { return w.show("web").Error != nil })
+		v := w.show("web")
+		if v.Status != api.StatusRunning || v.Error.Kind != api.KindNoSpace || !strings.Contains(v.Error.Message, "no space is left") || v.Error.Hint == "" {
+			t.Errorf("%s: %+v", v.Status, v.Error)
+		}
+		w.ks.get(id).waits <- ""
+		w.eventually("it goes on", func() bool { return w.show("web").Error == nil })
+	}
+	w.ks.get(id).waits <- "no space is left"
+	w.must(w.m.Stop(bg, "web", api.StopVM{}))
+	if v := w.show("web"); v.Status != api.StatusStopped || v.Error != nil {
+		t.Errorf("%s: %v", v.Status, v.Error)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if all := strings.Join(w.events, "\n"); strings.Count(all, "vm.waits web no space is left") < 2 || strings.Count(all, "vm.goes-on") != 2 {
+		t.Error(all)
+	}
+}

@@ -420,7 +420,7 @@ func (ks *fakeKeepers) Launch(ctx context.Context, dir layout.VMDir, b Boot) (Ke
 	}
 	k := &fakeKeeper{
 		ks: ks, id: b.Spec.ID, dir: dir, pid: ks.host.start(), vmm: ks.host.start(),
-		up: make(chan struct{}), conns: make(chan net.Conn), done: make(chan struct{}), spec: b.Spec,
+		up: make(chan struct{}), waits: make(chan string), conns: make(chan net.Conn), done: make(chan struct{}), spec: b.Spec,
 	}
 	k.agent = guest.NewAgent(guest.Options{Build: "test", Env: []string{"VMENV=1"}, System: guest.System{
 		Shutdown: func(ctx context.Context, s guestapi.Shutdown) (guestapi.ShutdownReply, func()) {
@@ -521,6 +521,7 @@ type fakeKeeper struct {
 	pid, vmm int
 	agent    *guest.Agent
 	up       chan struct{}
+	waits    chan string // what the guest waits for from now on
 	conns    chan net.Conn
 	done     chan struct{}
 
@@ -575,6 +576,24 @@ type fakeClient struct{ k *fakeKeeper }
 
 func (c *fakeClient) State(context.Context) (KeeperState, error) {
 	return KeeperState{PID: c.k.pid, VMMPID: c.k.vmm}, c.k.ks.f.at("state")
+}
+
+func (c *fakeClient) Watch(ctx context.Context) (<-chan KeeperState, error) {
+	out := make(chan KeeperState)
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case why := <-c.k.waits:
+				out <- KeeperState{PID: c.k.pid, VMMPID: c.k.vmm, Waits: why}
+			case <-c.k.done:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, nil
 }
 
 func (c *fakeClient) PowerButton(context.Context) error {

@@ -32,6 +32,7 @@ type running struct {
 	guest  Guest
 	handle handle
 	ready  bool
+	waits  string // why the guest stands still though nobody paused it
 	cause  cause
 	detail string        // what the verb that ended it has to say
 	gone   chan struct{} // closed when its end is recorded

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -32,10 +33,17 @@ func (m *Manager) adopt(ctx context.Context, mc *machine, r *running, dir layout
 func (m *Manager) watch(ctx context.Context, mc *machine, r *running, dir layout.VMDir) {
 	for {
 		k := mc.keeperOf(r)
+		look, stop := context.WithCancel(ctx)
+		var looking sync.WaitGroup
+		looking.Go(func() { m.watchWaits(look, mc, r, k) })
 		select {
 		case <-ctx.Done():
-			return
 		case <-k.Done():
+		}
+		stop()
+		looking.Wait()
+		if ctx.Err() != nil {
+			return
 		}
 		if exit, ok := k.Exit(); ok {
 			m.ended(mc, r, dir, exit)
@@ -51,6 +59,31 @@ func (m *Manager) watch(ctx context.Context, mc *machine, r *running, dir layout
 			}
 			m.ended(mc, r, dir, exit)
 			return
+		}
+	}
+}
+
+// watchWaits takes note of what the guest waits for on the host, and tells of it.
+func (m *Manager) watchWaits(ctx context.Context, mc *machine, r *running, k Keeper) {
+	states, err := k.Watch(ctx)
+	if err != nil {
+		return // its end, or a keeper of before that the daemon finds again
+	}
+	for s := range states {
+		mc.mu.Lock()
+		before := r.waits
+		mc.mu.Unlock()
+		if s.Waits == before {
+			continue
+		}
+		mc.update(func() { r.waits = s.Waits })
+		rec, err := m.d.Store.VM(ctx, mc.id)
+		switch {
+		case err != nil:
+		case s.Waits == "":
+			m.event("vm.goes-on", rec, nil)
+		default:
+			m.event("vm.waits", rec, map[string]string{"reason": s.Waits})
 		}
 	}
 }

@@ -110,6 +110,10 @@ func (m *Manager) view(rec store.VM) api.VM {
 	}
 	v.Ready = run.ready && status == api.StatusRunning
 	v.StoppedAt = nil
+	if run.waits != "" {
+		v.Error = api.Errorf(api.KindNoSpace, "vm %q waits: %s; it goes on when there is room", rec.Name, run.waits).
+			WithHint("df -h %s", m.d.Layout.State)
+	}
 	if run.handle.VCPUs != 0 && run.handle.VCPUs != rec.VCPUs {
 		v.Pending = append(v.Pending, "vcpus")
 	}

@@ -123,6 +123,14 @@ type Exit struct {
 	At     time.Time `json:"at"`
 }
 
+// Waiter is a Machine whose guest may have to wait for the host, and says so.
+type Waiter interface {
+	// Waits gives why the guest stands still though nobody paused it, and the
+	// empty word when it goes on. Only the newest word waits for a slow reader.
+	// Nothing comes after the end.
+	Waits() <-chan string
+}
+
 // Resizer is a Machine that can be told, while it runs, that the file of a disk
 // has grown; Capabilities.Resize says so.
 type Resizer interface {

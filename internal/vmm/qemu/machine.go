@@ -30,6 +30,7 @@ type Machine struct {
 	linkSocket string
 	disks      map[string]disk // the writable ones, by serial
 	events     chan qmp.Event  // from the QMP reader to keepRunning
+	waits      chan string     // holds one: see Waits
 	lost       chan struct{}   // holds one: the guest's kernel said timerLost
 	started    time.Time
 	stopping   chan struct{} // closed when QEMU says that it ends
@@ -42,7 +43,22 @@ type Machine struct {
 	paused   bool   // Pause was called, and Resume was not
 }
 
-var _ vmm.Machine = (*Machine)(nil)
+var (
+	_ vmm.Machine = (*Machine)(nil)
+	_ vmm.Waiter  = (*Machine)(nil)
+)
+
+// Waits gives why the guest waits for the host; see vmm.Waiter.
+func (m *Machine) Waits() <-chan string { return m.waits }
+
+// wait says so, in the goroutine of keepRunning.
+func (m *Machine) wait(why string) {
+	select {
+	case <-m.waits: // out of date
+	default:
+	}
+	m.waits <- why
+}
 
 // PID of QEMU.
 func (m *Machine) PID() int { return m.process.os.Pid }

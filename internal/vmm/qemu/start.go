@@ -102,7 +102,7 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 
 	m := &Machine{
 		id: spec.ID, log: d.log, process: p, words: words, linkSocket: link, disks: disks,
-		done: make(chan struct{}), events: make(chan qmp.Event, 64),
+		done: make(chan struct{}), events: make(chan qmp.Event, 64), waits: make(chan string, 1),
 		lost: make(chan struct{}, 1), started: time.Now(), stopping: make(chan struct{}),
 	}
 	m.scan.Mark, m.scan.Marked = timerLost, func() {

@@ -31,6 +31,8 @@ const (
 // left to wait for. It returns when QEMU is gone.
 func (m *Machine) keepRunning() {
 	reboots := 0
+	waiting := false
+	var calm <-chan time.Time // set while the guest goes on to see whether it can
 	for {
 		select {
 		case <-m.process.done:
@@ -39,6 +41,10 @@ func (m *Machine) keepRunning() {
 			if reboots++; reboots <= maxReboots && time.Since(m.started) < rebootTime {
 				m.bootAgain()
 			}
+			continue
+		case <-calm:
+			waiting, calm = false, nil
+			m.wait("")
 			continue
 		case <-m.events:
 		}
@@ -53,9 +59,14 @@ func (m *Machine) keepRunning() {
 		}
 		switch status.Status {
 		case "io-error":
-			m.log.Warn("the guest waits: no space left for its disks on the host", "vm", m.id)
+			if calm = nil; !waiting {
+				waiting = true
+				m.log.Warn("the guest waits: no space left for its disks on the host", "vm", m.id)
+				m.wait("no space is left on the host for what it writes to its disks")
+			}
 			m.pause(retryFull)
 			m.letGo()
+			calm = time.After(retryFull)
 		case "internal-error":
 			m.log.Error("QEMU stopped over an internal error", "vm", m.id)
 			m.mu.Lock()
