@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -108,12 +109,25 @@ func (s *session) run() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.supervise(time.Duration(req.TimeoutMS) * time.Millisecond)
+		s.guard(func() { s.supervise(time.Duration(req.TimeoutMS) * time.Millisecond) })
 	}()
 	s.follow()
 	close(s.gone)
 	_ = s.conn.Close() // ends writers that wait for a client no longer there
 	<-done
+}
+
+// guard runs a goroutine of the session: in PID 1 a panic would be the kernel's,
+// so it ends this command and its stream only.
+func (s *session) guard(fn func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.agent.log.Error("a command's session panicked", "panic", p, "stack", string(debug.Stack()))
+			_ = s.agent.opts.spawn.signal(s.proc.pid, syscall.SIGKILL)
+			_ = s.conn.Close()
+		}
+	}()
+	fn()
 }
 
 func (s *session) request() (guestapi.ExecRequest, error) {
@@ -167,6 +181,7 @@ func (s *session) start(cmd command, req guestapi.ExecRequest) *guestapi.Exit {
 	s.tty, s.out, s.err = req.TTY, std.out, std.err
 	if std.in != nil {
 		s.in = newInput(std.in, s.tty, s.credit)
+		go s.guard(s.in.write)
 	}
 	s.running.Store(true)
 	return nil
@@ -210,9 +225,9 @@ func (s *session) follow() {
 // wrote and how it ended, and lets the client go.
 func (s *session) supervise(timeout time.Duration) {
 	var pumps sync.WaitGroup
-	pumps.Go(func() { s.pump(guestapi.ChannelStdout, s.out) })
+	pumps.Go(func() { s.guard(func() { s.pump(guestapi.ChannelStdout, s.out) }) })
 	if s.err != nil {
-		pumps.Go(func() { s.pump(guestapi.ChannelStderr, s.err) })
+		pumps.Go(func() { s.guard(func() { s.pump(guestapi.ChannelStderr, s.err) }) })
 	}
 	gone := s.gone
 	var expire, kill <-chan time.Time

@@ -32,10 +32,9 @@ type input struct {
 	last   byte
 }
 
+// newInput makes an input; its owner runs write.
 func newInput(f *os.File, tty bool, credit func(n int)) *input {
-	in := &input{f: f, tty: tty, credit: credit, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), last: '\n'}
-	go in.write()
-	return in
+	return &input{f: f, tty: tty, credit: credit, wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), last: '\n'}
 }
 
 // feed takes one frame's payload; it reports false when the client sent more

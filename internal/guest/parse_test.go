@@ -172,6 +172,7 @@ func FuzzFollow(f *testing.F) {
 			t.Fatal(err)
 		}
 		s.out, s.in = std.out, newInput(std.in, false, s.credit)
+		go s.in.write()
 		s.follow()
 		std.closeChild()
 		s.in.close()
