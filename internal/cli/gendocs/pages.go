@@ -26,7 +26,7 @@ func pages(root *cobra.Command) map[string]string {
 		fmt.Fprintf(&index, "| [banger %s](%s) | %s |\n", cmd.Name(), name, cmd.Short)
 		out[name] = page(cmd)
 	}
-	fmt.Fprintf(&index, "\nFlags of all commands:\n\n```\n%s```\n\nExit codes: [exit-codes.md](exit-codes.md).\n", root.PersistentFlags().FlagUsages())
+	fmt.Fprintf(&index, "\nFlags of all commands:\n\n```\n%s```\n\nExit codes: [exit-codes.md](exit-codes.md). What the commands do where one might wonder: [cli-notes.md](cli-notes.md).\n", root.PersistentFlags().FlagUsages())
 	out["banger.md"] = index.String()
 	return out
 }
