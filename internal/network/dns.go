@@ -18,9 +18,9 @@ const (
 	// queryTimeout is how long one resolver may take before the next is asked.
 	queryTimeout = 3 * time.Second
 	maxResolvers = 3
-	// maxQueries bounds the queries of one socket of the guest under way.
-	maxQueries = 16
-	dnsHead    = 12
+	// maxSocketQueries bounds the queries of one socket of the guest under way.
+	maxSocketQueries = 16
+	dnsHead          = 12
 	// dnsIdle is how long a socket of the guest is kept for its next query; a
 	// later one begins a flow anew.
 	dnsIdle = time.Second
@@ -136,7 +136,7 @@ func askOne(ctx context.Context, server string, query []byte) ([]byte, error) {
 func (n *Network) serveDNS(in net.Conn) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	places := make(chan struct{}, maxQueries)
+	places := make(chan struct{}, maxSocketQueries)
 	stop := context.AfterFunc(n.ctx, func() { in.Close() })
 	defer stop()
 	b := make([]byte, 4<<10)
@@ -155,8 +155,14 @@ func (n *Network) serveDNS(in net.Conn) {
 		default:
 			continue // lost, as UDP may
 		}
+		select {
+		case n.queries <- struct{}{}:
+		default:
+			<-places
+			continue
+		}
 		wg.Go(func() {
-			defer func() { <-places }()
+			defer func() { <-n.queries; <-places }()
 			answer, err := n.resolvers.ask(n.ctx, query)
 			if err != nil {
 				n.log.Debug("no resolver answered the guest", "error", err)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
@@ -23,8 +24,14 @@ import (
 
 const (
 	nic = 1
-	// maxFlows bounds the guest's connections and UDP flows together.
-	maxFlows = 4096
+	// maxFlows bounds the guest's connections and UDP flows together, maxUDP the
+	// flows alone, maxQueries its DNS queries under way: each takes a descriptor
+	// and up to 128 KiB.
+	maxFlows   = 4096
+	maxUDP     = 1024
+	maxQueries = 256
+	// spareFiles are descriptors the guest cannot use up: its keeper's own.
+	spareFiles = 256
 	// maxHandshakes bounds connections that are being made.
 	maxHandshakes = 512
 )
@@ -38,6 +45,7 @@ type Network struct {
 	stack     *stack.Stack
 	wire      *wire
 	resolvers *resolvers
+	queries   chan struct{} // holds one for each DNS query under way
 
 	ctx    context.Context // ends with the network
 	cancel context.CancelFunc
@@ -45,7 +53,9 @@ type Network struct {
 
 	mu     sync.Mutex
 	closed bool
+	places int // how many flows there may be
 	flows  int
+	udp    int                   // those of them that are UDP
 	conns  map[net.Conn]struct{} // the VMM's
 }
 
@@ -62,7 +72,7 @@ func (u User) Start(ctx context.Context, listener net.Listener, log *slog.Logger
 	n := &Network{
 		user: u, log: log, forbidden: forbidden(), listener: listener, resolvers: newResolvers(u.ResolvConf),
 		wire:  &wire{mtu: uint32(u.MTU), mac: tcpip.LinkAddress(gatewayMAC), gateway: u.Gateway.As4()},
-		conns: map[net.Conn]struct{}{},
+		conns: map[net.Conn]struct{}{}, places: flowPlaces(), queries: make(chan struct{}, maxQueries),
 	}
 	if n.stack, err = newStack(u, n.wire); err != nil {
 		return nil, api.Errorf(api.KindInternal, "cannot set up the user network: %w", err)
@@ -139,7 +149,7 @@ func (n *Network) adopt(conn net.Conn) bool {
 func (n *Network) begin() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed || n.flows >= maxFlows {
+	if n.closed || n.flows >= n.places {
 		return false
 	}
 	n.flows++
@@ -152,6 +162,43 @@ func (n *Network) end() {
 	n.flows--
 	n.mu.Unlock()
 	n.wg.Done()
+}
+
+// beginUDP is begin for a UDP flow, which nobody closes: they share a part of
+// the places, so that connections and names always find one.
+func (n *Network) beginUDP() bool {
+	n.mu.Lock()
+	full := n.udp >= min(maxUDP, n.places/2)
+	if !full {
+		n.udp++
+	}
+	n.mu.Unlock()
+	if full {
+		return false
+	}
+	if !n.begin() {
+		n.mu.Lock()
+		n.udp--
+		n.mu.Unlock()
+		return false
+	}
+	return true
+}
+
+func (n *Network) endUDP() {
+	n.mu.Lock()
+	n.udp--
+	n.mu.Unlock()
+	n.end()
+}
+
+// flowPlaces is how many flows the descriptors of this process allow.
+func flowPlaces() int {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil || r.Cur >= maxFlows+maxQueries+spareFiles {
+		return maxFlows
+	}
+	return max(int(r.Cur)-maxQueries-spareFiles, int(r.Cur)/2)
 }
 
 // DialGuest connects to a TCP port of the guest, from the gateway's address.

@@ -9,11 +9,13 @@ import (
 func forbidden() []netip.Prefix {
 	var p []netip.Prefix
 	for _, s := range []string{
-		"0.0.0.0/8",      // this host: connecting to 0.0.0.0 is connecting to the loopback
-		"127.0.0.0/8",    // loopback
-		"169.254.0.0/16", // link-local: metadata services of clouds
-		"224.0.0.0/4",    // multicast
-		"240.0.0.0/4",    // reserved, broadcast
+		"0.0.0.0/8",          // this host: connecting to 0.0.0.0 is connecting to the loopback
+		"127.0.0.0/8",        // loopback
+		"169.254.0.0/16",     // link-local: metadata services of clouds
+		"100.100.100.200/32", // Alibaba's
+		"168.63.129.16/32",   // Azure's; where it is the resolver, we ask it ourselves
+		"224.0.0.0/4",        // multicast
+		"240.0.0.0/4",        // reserved, broadcast
 	} {
 		p = append(p, netip.MustParsePrefix(s))
 	}

@@ -13,8 +13,23 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// udpIdle is how long a UDP flow lives without a packet.
-const udpIdle = 90 * time.Second
+// udpIdle is how long a UDP flow lives without a packet, udpCrowded when there
+// are more than crowd: a guest that asks a thousand name servers needs their
+// places again before the minute is over.
+const (
+	udpIdle    = 90 * time.Second
+	udpCrowded = 10 * time.Second
+	crowd      = maxUDP / 4
+)
+
+func (n *Network) udpPatience() time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.udp > crowd {
+		return udpCrowded
+	}
+	return udpIdle
+}
 
 // maxDatagram is the largest UDP payload in bytes.
 const maxDatagram = 65507
@@ -29,18 +44,22 @@ func (n *Network) forwardUDP(r *udp.ForwarderRequest) {
 	if !dns && !n.allowed(to.Addr()) {
 		return
 	}
-	if !n.begin() {
+	begin, end := n.beginUDP, n.endUDP
+	if dns { // gone in a moment
+		begin, end = n.begin, n.end
+	}
+	if !begin() {
 		return
 	}
 	var queue waiter.Queue
 	ep, fault := r.CreateEndpoint(&queue)
 	if fault != nil {
-		n.end()
+		end()
 		return
 	}
 	in := gonet.NewUDPConn(&queue, ep)
 	go func() { // counted by begin
-		defer n.end()
+		defer end()
 		defer in.Close()
 		if dns {
 			n.serveDNS(in)
@@ -105,7 +124,7 @@ func (f *flow) copy(dst, src net.Conn) {
 			f.touch()
 			dst.Write(b[:k]) // a packet lost is what UDP allows
 		case errors.As(err, &t) && t.Timeout():
-			if f.idle() > udpIdle {
+			if f.idle() > f.n.udpPatience() {
 				return
 			}
 		default:
