@@ -150,8 +150,12 @@ func (m *Machine) execute(ctx context.Context, verb, command string, arguments a
 	case err == nil:
 		return nil
 	case errors.Is(err, qmp.ErrClosed), errors.Is(err, net.ErrClosed):
-		<-m.done // QEMU is on its way out
-		return m.gate(verb)
+		select {
+		case <-m.done: // QEMU is on its way out
+			return m.gate(verb)
+		case <-ctx.Done():
+			return api.Errorf(api.KindTimeout, "cannot %s %s: %w", verb, m.id, err)
+		}
 	case errors.Is(err, context.DeadlineExceeded):
 		return api.Errorf(api.KindTimeout, "cannot %s %s: %w", verb, m.id, err)
 	case errors.Is(err, context.Canceled):
@@ -216,13 +220,21 @@ func (m *Machine) awaitProcess() {
 	case <-m.process.done:
 		return
 	case <-m.stopping:
+	case <-m.qmp.Done():
+		// Most often the process is gone in the next moment. One that lives on
+		// cannot be controlled any more.
 	}
 	t := time.NewTimer(exitPatience)
 	defer t.Stop()
 	select {
 	case <-m.process.done:
 	case <-t.C:
-		m.log.Warn("QEMU does not end although it says so: killing it", "vm", m.id, "pid", m.PID())
+		m.mu.Lock()
+		if m.shutdown == "" {
+			m.shutdown = "its control channel broke"
+		}
+		m.mu.Unlock()
+		m.log.Warn("QEMU lives on without its control channel, or although it says that it ends: killing it", "vm", m.id, "pid", m.PID())
 		m.process.kill()
 		<-m.process.done
 	}
