@@ -76,6 +76,7 @@ func TestRefusals(t *testing.T) {
 		{"vm exec --json -t web true", 125, "-t and --json"},
 		{"vm exec --max-output 4x web true", 125, "64K"},
 		{"vm exec nope true", 125, "error (not-found): no vm \"nope\"\nhint: banger vm list"},
+		{"vm shell web --bogus", 125, "unknown flag"},
 		{"vm run --json", 2, "give a command"},
 		{"vm run --format x -- ls", 125, "cannot use --format"},
 		{"vm run -d --rm -- ls", 8, "--rm with -d"},

@@ -150,6 +150,10 @@ func (a *app) vmShell() *cobra.Command {
 		Use: "shell VM [flags]", Hidden: true, Short: "Open a shell in a machine", Example: "  banger vm shell web",
 		Args: argCount(1, 1), ValidArgsFunction: a.completeVMs(1),
 	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		a.execLike = true
+		return a.flagError(cmd, err)
+	})
 	f.add(cmd.Flags())
 	cmd.Flags().StringVarP(&req.Workdir, "workdir", "w", "", "folder the shell begins in")
 	cmd.Flags().StringVarP(&req.User, "user", "u", "", "user: name or id, also with :group")
