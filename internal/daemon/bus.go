@@ -57,15 +57,29 @@ func newBus(ctx context.Context, store eventStore, log *slog.Logger, now func() 
 	}
 	first.Time = now().UTC()
 	id, err := store.AppendEvent(ctx, first)
+	if api.KindOf(err) == api.KindNoSpace {
+		// Who makes room needs a daemon for it.
+		log.Warn("the first event is lost", "error", err)
+		id, err = lastEvent(ctx, store)
+	}
 	if err != nil {
 		return nil, err
 	}
 	b.last.Store(id)
-	if err := store.TrimEvents(ctx, eventsKept); err != nil {
+	if err := store.TrimEvents(ctx, eventsKept); err != nil && api.KindOf(err) != api.KindNoSpace {
 		return nil, err
 	}
 	go b.write(context.WithoutCancel(ctx))
 	return b, nil
+}
+
+// lastEvent is the id of the newest event in the store.
+func lastEvent(ctx context.Context, store eventStore) (int64, error) {
+	all, err := store.Events(ctx, 0, 0)
+	if err != nil || len(all) == 0 {
+		return 0, err
+	}
+	return all[len(all)-1].ID, nil
 }
 
 // Publish tells that something happened. When the disk cannot keep up, events

@@ -93,3 +93,25 @@ func TestBusNeverBlocks(t *testing.T) {
 	close(store.free)
 	b.Close()
 }
+
+// fullEvents is an event store on a full disk.
+type fullEvents struct{ memoryEvents }
+
+func (*fullEvents) AppendEvent(context.Context, api.Event) (int64, error) {
+	return 0, api.Errorf(api.KindNoSpace, "the disk is full")
+}
+
+func (f *fullEvents) Events(context.Context, int64, int) ([]api.Event, error) {
+	return f.list, nil
+}
+
+// Who makes room needs a daemon for it: it starts though it cannot say so.
+func TestBusOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	b := testBus(t, &fullEvents{memoryEvents{list: []api.Event{{ID: 6}, {ID: 7}}}})
+	if b.Last() != 7 {
+		t.Errorf("counts from %d", b.Last())
+	}
+	b.Publish("n", "", nil)
+	b.Close()
+}

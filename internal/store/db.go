@@ -40,6 +40,9 @@ type DB struct {
 	full   bool // the writer's synchronous setting; guarded by turn
 	closed bool // guarded by turn
 
+	reserved     bool // space is held for the journal; guarded by turn, like the next
+	reserveTried time.Time
+
 	read *sql.DB
 }
 
@@ -94,6 +97,7 @@ func Open(ctx context.Context, path string, log *slog.Logger) (*DB, error) {
 		_ = d.write.Close()
 		return nil, d.fail(err, "open the store %s", path)
 	}
+	d.takeReserve()
 	d.read.SetMaxOpenConns(2)
 	d.read.SetMaxIdleConns(1)
 	return d, nil
@@ -131,6 +135,19 @@ func (d *DB) update(ctx context.Context, how durability, f func(context.Context,
 		return sql.ErrConnDone
 	}
 	ctx = context.WithoutCancel(ctx)
+	err := d.commit(ctx, how, f)
+	if how == durable {
+		if diskFull(err) && d.giveReserve() {
+			err = d.commit(ctx, how, f)
+		} else if err == nil {
+			d.takeReserve()
+		}
+	}
+	return err
+}
+
+// commit runs f in one transaction. turn is held.
+func (d *DB) commit(ctx context.Context, how durability, f func(context.Context, *sql.Tx) error) error {
 	if err := d.setSync(ctx, how); err != nil {
 		return err
 	}
