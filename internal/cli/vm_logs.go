@@ -10,6 +10,7 @@ import (
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/client"
+	"github.com/bangervm/banger/internal/cli/ui"
 	"github.com/bangervm/banger/internal/config"
 )
 
@@ -44,7 +45,13 @@ func (a *app) vmLogs() *cobra.Command {
 			return err
 		}
 		defer log.Close()
-		if _, err := io.Copy(a.env.Stdout, log); err != nil {
+		out := a.env.Stdout
+		if a.ui.OutTTY { // raw to a file or a pipe only: it is what a guest chose to say
+			sift := ui.NewSift(out)
+			defer sift.Close()
+			out = sift
+		}
+		if _, err := io.Copy(out, log); err != nil {
 			if cause := context.Cause(ctx); cause != nil {
 				return followed(opts.Follow, cause)
 			}
