@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -123,7 +124,7 @@ func (m *Manager) again(ctx context.Context, p createParams) (api.Operation, str
 			return api.Operation{}, "", api.Errorf(api.KindCancelled, "cannot create vm: %w", ctx.Err())
 		}
 	}
-	rec, err := m.d.Store.VMByRequestID(ctx, p.Request.RequestID)
+	rec, err := m.requested(ctx, p.Request.RequestID)
 	if api.KindOf(err) == api.KindNotFound {
 		return api.Operation{}, "", nil
 	}
@@ -136,6 +137,29 @@ func (m *Manager) again(ctx context.Context, p createParams) (api.Operation, str
 	}
 	op, err := m.d.Operations.Finished(ctx, kindCreate, rec.ID, m.view(rec))
 	return op, rec.ID, err
+}
+
+// requested finds the VM that a request made. One that is going, because it is
+// being deleted or its create died with its daemon and is undone, is waited for
+// until it is gone.
+func (m *Manager) requested(ctx context.Context, requestID string) (store.VM, error) {
+	for {
+		rec, err := m.d.Store.VMByRequestID(ctx, requestID)
+		if err != nil {
+			return rec, err
+		}
+		busy, err := m.d.Operations.List(ctx, operation.Filter{Target: rec.ID, Status: api.OperationRunning})
+		if err != nil {
+			return rec, err
+		}
+		i := slices.IndexFunc(busy, func(o api.Operation) bool { return o.Kind == kindCreate || o.Kind == kindDelete })
+		if i < 0 {
+			return rec, nil
+		}
+		if _, err := m.d.Operations.Wait(ctx, busy[i].ID); err != nil {
+			return rec, err
+		}
+	}
 }
 
 // dropRequest forgets the request of an operation that has ended.

@@ -119,6 +119,30 @@ func TestRecoverUndoesACreateWhoseGuestRuns(t *testing.T) {
 	w.nothingLeft()
 }
 
+// A request that is sent again while its first try is being undone makes a VM
+// anew, and is not given the one that goes.
+func TestRecoverAndTheSameRequest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	req := api.CreateVM{Name: "web", RequestID: "r1"}
+	first := w.settle(w.m.Create(bg, req))
+	w.leave()
+	full := w.m.fill(req)
+	w.crash(kindCreate, first.Target, createParams{ID: first.Target, Request: full, Hash: hash(full, "")}, "resolve", "reserve", "start")
+	release := w.f.stall("delete row")
+	defer release()
+	w.boot()
+	w.eventually("being undone", func() bool { return w.f.waiting("delete row") })
+	time.AfterFunc(50*time.Millisecond, release)
+	second := w.settle(w.m.Create(bg, req))
+	if second.Error != nil || second.Target == first.Target {
+		t.Fatalf("%+v", second)
+	}
+	if v := w.show("web"); v.ID != second.Target || v.Status != api.StatusRunning {
+		t.Errorf("%+v", v)
+	}
+}
+
 // What an operation did before its daemon died counts as its doing.
 func TestRecoverTellsWhatChanged(t *testing.T) {
 	t.Parallel()
