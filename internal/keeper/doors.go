@@ -147,15 +147,18 @@ func cancelWhenGone(ctx context.Context, conn *net.UnixConn, cancel context.Canc
 // copySize balances the memory of idle streams against system calls.
 const copySize = 64 << 10
 
-// splice copies both ways. When one direction ends cleanly its end is passed
-// on where that can be said; otherwise, and on errors, both end.
-func splice(a, b net.Conn) {
+// splice copies both ways between a client and the guest. The guest's clean end
+// is passed on; a client's is the end of both, since it closes only when it is
+// done: a guest that keeps its half open would hold the place for ever.
+func splice(client, guest net.Conn) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		copyHalf(a, b)
+		copyHalf(client, guest)
 	}()
-	copyHalf(b, a)
+	copyHalf(guest, client)
+	client.Close()
+	guest.Close()
 	<-done
 }
 
