@@ -299,7 +299,7 @@ func TestAFullDiskIsSaidAndLosesNothing(t *testing.T) {
 	if _, err := d.write.Exec(fmt.Sprintf("PRAGMA max_page_count=%d", pages)); err != nil {
 		t.Fatal(err)
 	}
-	big := VM{ID: "2", Name: "b", CreatedAt: day, Labels: map[string]string{"x": strings.Repeat("y", 20000)}}
+	big := VM{ID: "2", Name: "b", CreatedAt: day, Labels: map[string]string{"x": strings.Repeat("y", 4*roomBytes)}}
 	err := d.InsertVM(ctx, big)
 	wantKind(t, err, api.KindNoSpace)
 	if api.AsError(err).Hint == "" {

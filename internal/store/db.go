@@ -98,6 +98,9 @@ func Open(ctx context.Context, path string, log *slog.Logger) (*DB, error) {
 		return nil, d.fail(err, "open the store %s", path)
 	}
 	d.takeReserve()
+	if err := d.makeRoom(ctx); diskFull(err) {
+		d.giveReserve(ctx)
+	}
 	d.read.SetMaxOpenConns(2)
 	d.read.SetMaxIdleConns(1)
 	return d, nil
@@ -137,7 +140,11 @@ func (d *DB) update(ctx context.Context, how durability, f func(context.Context,
 	ctx = context.WithoutCancel(ctx)
 	err := d.commit(ctx, how, f)
 	if how == durable {
-		if diskFull(err) && d.giveReserve() {
+		if diskFull(err) {
+			d.giveReserve(ctx)
+			// What is in the log goes where it belongs, and the log's own space is
+			// free to be written again.
+			_, _ = d.write.ExecContext(ctx, "PRAGMA wal_checkpoint(RESTART)")
 			err = d.commit(ctx, how, f)
 		} else if err == nil {
 			d.takeReserve()

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 	"time"
@@ -16,6 +18,7 @@ import (
 // is taken that is not written down first.
 const (
 	reserveBytes = 2 << 20
+	roomBytes    = 256 << 10        // in the database and in its log
 	reserveEvery = 10 * time.Second // how often it is taken anew, once given
 )
 
@@ -40,19 +43,39 @@ func (d *DB) takeReserve() {
 	d.reserved = true
 }
 
-// giveReserve gives the space back to the disk; false when there was none. turn
-// is held.
-func (d *DB) giveReserve() bool {
+// makeRoom makes database and log that much longer than they need be: what is
+// written and dropped leaves free pages, which the next records fill, and a log
+// that is written again from its beginning. Without room it does nothing. turn is
+// held, or nobody else knows d.
+func (d *DB) makeRoom(ctx context.Context) error {
+	tx, err := d.write.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
+	for _, sql := range []string{"CREATE TABLE room (x BLOB)", fmt.Sprintf("INSERT INTO room VALUES (zeroblob(%d))", roomBytes), "DROP TABLE room"} {
+		if _, err := tx.ExecContext(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// giveReserve gives the space back to the disk, and takes of it what the store
+// needs before somebody else does. turn is held.
+func (d *DB) giveReserve(ctx context.Context) {
 	if !d.reserved {
-		return false
+		return
 	}
 	d.reserved, d.reserveTried = false, time.Now()
 	if err := os.Remove(d.reserve()); err != nil {
 		d.log.Warn("cannot give the reserve of the store", "error", err)
-		return false
+		return
+	}
+	if err := d.makeRoom(ctx); err != nil {
+		d.log.Warn("cannot make use of the reserve of the store", "error", err)
 	}
 	d.log.Warn("the disk is full: the store lives on its reserve", "store", d.path)
-	return true
 }
 
 // diskFull says whether a write failed for want of space.
