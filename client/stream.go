@@ -8,8 +8,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 
@@ -22,12 +24,28 @@ const maxMessage = 1 << 20
 
 // Exec opens a stream for one command in the VM.
 func (c *Client) Exec(ctx context.Context, ref string, req api.Exec) (*Stream, error) {
+	if err := checkText(req); err != nil {
+		return nil, err
+	}
 	return c.stream(ctx, route("vms", ref, "exec"), req)
+}
+
+// checkText refuses what JSON would change on its way: bytes that are not UTF-8.
+func checkText(e api.Exec) error {
+	for _, s := range slices.Concat(e.Argv, e.Env, []string{e.Workdir, e.User}) {
+		if !utf8.ValidString(s) {
+			return api.Errorf(api.KindInvalid, "cannot run the command: %+.100q is not UTF-8 text; other bytes can be passed by stdin only", s)
+		}
+	}
+	return nil
 }
 
 // Run opens a stream that creates a VM and runs one command in it. Closing the
 // stream before the command began leaves nothing.
 func (c *Client) Run(ctx context.Context, req api.Run) (*Stream, error) {
+	if err := checkText(req.Exec); err != nil {
+		return nil, err
+	}
 	return c.stream(ctx, route("run"), req)
 }
 

@@ -264,3 +264,17 @@ func BenchmarkStdin(b *testing.B) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// Bytes that JSON would replace are refused, before anything is asked.
+func TestExecRefusesOtherBytes(t *testing.T) {
+	t.Parallel()
+	c := New(Options{Socket: "/nonexistent"})
+	for _, e := range []api.Exec{{Argv: []string{"cat", "a\xffb"}}, {Env: []string{"A=\xff"}}, {Workdir: "/\xff"}, {User: "\xff"}} {
+		if _, err := c.Exec(t.Context(), "web", e); api.KindOf(err) != api.KindInvalid {
+			t.Errorf("exec %+v: %v", e, err)
+		}
+		if _, err := c.Run(t.Context(), api.Run{Exec: e}); api.KindOf(err) != api.KindInvalid {
+			t.Errorf("run %+v: %v", e, err)
+		}
+	}
+}
