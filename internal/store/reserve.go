@@ -48,6 +48,9 @@ func (d *DB) takeReserve() {
 // that is written again from its beginning. Without room it does nothing. turn is
 // held, or nobody else knows d.
 func (d *DB) makeRoom(ctx context.Context) error {
+	if err := d.setSync(ctx, relaxed); err != nil {
+		return err
+	}
 	tx, err := d.write.BeginTx(ctx, nil)
 	if err != nil {
 		return err
