@@ -55,6 +55,7 @@ type initProcess struct {
 	system *os.File // the system disk's top folder, out of sight of the guest's root
 	disks  map[string]string
 	fresh  bool // the system disk was empty
+	named  bool // it got its names when it was made
 	bulk   *bulkListener
 
 	growing sync.Mutex // the kernel refuses a second resize of a file system under way
@@ -142,15 +143,26 @@ func (i *initProcess) boot() error {
 		return err
 	}
 	i.step("root")
+	if err := mountAPI(); err != nil {
+		i.warn(err)
+	}
+	i.step("api file systems")
+	// A new home waits for its disk; the rest has the processor meanwhile.
+	home := make(chan struct{})
+	i.run(func() {
+		defer close(home)
+		if err := i.mountHome(); err != nil {
+			i.warn(err)
+		}
+		i.step("home")
+	})
 	for _, part := range []struct {
 		name string
 		do   func() error
 	}{
-		{"api file systems", mountAPI},
-		{"home", i.mountHome},
-		{"modules disk", i.mountModules},
-		{"names", func() error { return writeNames("/etc", cfg, i.fresh) }},
 		{"network", func() error { return setupNetwork(cfg.Network) }},
+		{"modules disk", i.mountModules},
+		{"names", i.writeNames},
 		{"limits", setLimits},
 	} {
 		if err := part.do(); err != nil {
@@ -158,17 +170,26 @@ func (i *initProcess) boot() error {
 		}
 		i.step(part.name)
 	}
+	<-home
 	close(i.ready)
 	i.step("ready")
 	i.later()
 	return nil
 }
 
-// later does what no command waits for.
+// firstCommand is how long the first command has the machine for itself: one
+// that was waiting for the boot ends within it.
+const firstCommand = 300 * time.Millisecond
+
+// later does what no command waits for. The host grows disks before a start, so
+// that growing them here seldom finds anything to do.
 func (i *initProcess) later() {
+	// Ping needs no privilege, as on any Debian with systemd.
+	_ = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0)
 	if err := i.listenBulk(); err != nil {
 		i.warn(err)
 	}
+	time.Sleep(firstCommand)
 	for _, role := range []string{guestapi.RoleSystem, guestapi.RoleWork} {
 		if i.disks[role] == "" {
 			continue
@@ -177,8 +198,6 @@ func (i *initProcess) later() {
 			i.warn(err)
 		}
 	}
-	// Ping needs no privilege, as on any Debian with systemd.
-	_ = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0)
 }
 
 func (i *initProcess) newAgent() {

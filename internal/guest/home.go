@@ -11,7 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seedHome copies the image's home to the work disk, all or nothing.
+// seedHome copies the image's home to the work disk, all or nothing. Nothing
+// here waits for the disk: ext4 commits in order, so that the home's name, and
+// whatever is written into it later, reach the disk no earlier than its files,
+// once writing those has begun (see copyFile).
 func seedHome(from, to string) error {
 	tmp := to + ".tmp"
 	if err := os.RemoveAll(tmp); err != nil {
@@ -21,22 +24,7 @@ func seedHome(from, to string) error {
 	if err := c.copy(from, tmp); err != nil {
 		return err
 	}
-	if err := syncFS(filepath.Dir(to)); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, to); err != nil {
-		return err
-	}
-	return syncFS(filepath.Dir(to))
-}
-
-func syncFS(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return unix.Syncfs(int(f.Fd()))
+	return os.Rename(tmp, to)
 }
 
 type inode struct {
@@ -109,6 +97,12 @@ func copyFile(from, to string) error {
 		return err
 	}
 	if _, err := io.Copy(dst, src); err != nil {
+		_ = dst.Close()
+		return err
+	}
+	// Begins to write: until then the file has a name but no blocks that a
+	// commit of the journal would wait for.
+	if err := control(dst, func(fd int) error { return unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE) }); err != nil {
 		_ = dst.Close()
 		return err
 	}

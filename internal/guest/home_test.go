@@ -74,14 +74,14 @@ func TestUpdateReplacesLinks(t *testing.T) {
 	if err := os.Symlink("../run/gone/stub.conf", path); err != nil {
 		t.Fatal(err)
 	}
-	if err := update(path, func([]byte) []byte { return []byte("new\n") }); err != nil {
+	if err := update(filepath.Dir(path), filepath.Dir(path), filepath.Base(path), func([]byte) []byte { return []byte("new\n") }); err != nil {
 		t.Fatal(err)
 	}
 	if fi, err := os.Lstat(path); err != nil || !fi.Mode().IsRegular() || fi.Mode().Perm() != 0o644 {
 		t.Errorf("got %v, %v", fi, err)
 	}
 	before, _ := os.Stat(path)
-	if err := update(path, func(old []byte) []byte { return old }); err != nil {
+	if err := update(filepath.Dir(path), filepath.Dir(path), filepath.Base(path), func(old []byte) []byte { return old }); err != nil {
 		t.Fatal(err)
 	}
 	if after, _ := os.Stat(path); !os.SameFile(before, after) {

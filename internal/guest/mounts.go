@@ -66,7 +66,8 @@ func (i *initProcess) mountRoot() error {
 	}
 	i.step("disks")
 	var err error
-	if i.fresh, err = makeLayer("/lower", "/system/upper"); err != nil {
+	named := func(dir string) { i.named = nameLayer("/lower/etc", dir+"/etc", i.cfg) }
+	if i.fresh, err = makeLayer("/lower", "/system/upper", named); err != nil {
 		return fmt.Errorf("cannot prepare the system disk: %w", err)
 	}
 	if err := os.Mkdir("/system/work", 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -99,7 +100,7 @@ func (i *initProcess) mountRoot() error {
 
 // makeLayer makes the upper layer on first use: its top folder's owner and mode
 // are the ones the guest sees. It says whether this was the first use.
-func makeLayer(lower, upper string) (fresh bool, err error) {
+func makeLayer(lower, upper string, fill func(dir string)) (fresh bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Stat(upper, &st); err == nil {
 		return false, nil
@@ -111,16 +112,22 @@ func makeLayer(lower, upper string) (fresh bool, err error) {
 	if err := os.RemoveAll(tmp); err != nil {
 		return false, err
 	}
-	if err := os.Mkdir(tmp, 0o755); err != nil {
+	if err := makeLike(tmp, &st); err != nil {
 		return false, err
 	}
-	if err := os.Lchown(tmp, int(st.Uid), int(st.Gid)); err != nil {
-		return false, err
-	}
-	if err := unix.Chmod(tmp, st.Mode&0o7777); err != nil {
-		return false, err
-	}
+	fill(tmp)
 	return true, os.Rename(tmp, upper)
+}
+
+// makeLike makes a folder with the owner and mode of another.
+func makeLike(dir string, st *unix.Stat_t) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.Lchown(dir, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	return unix.Chmod(dir, st.Mode&0o7777)
 }
 
 // mountAPI mounts the kernel's file systems in the new root.

@@ -18,24 +18,56 @@ import (
 // stays.
 const ours = "# banger"
 
-// writeNames sets the host name and writes hostname, hosts and resolv.conf
-// under etc, each only where it differs. fresh says that what is there comes from
-// the image, not from a user of this VM.
-func writeNames(etc string, cfg guestapi.Config, fresh bool) error {
-	var errs []error
-	if cfg.Hostname == "" {
-		cfg.Hostname = "banger"
+// writeNames sets the host name and writes the names, where the system disk did
+// not get them when it was made.
+func (i *initProcess) writeNames() error {
+	name := i.cfg.Hostname
+	if name == "" {
+		name = defaultHostname
 	}
-	if err := unix.Sethostname([]byte(cfg.Hostname)); err != nil {
+	var errs []error
+	if err := unix.Sethostname([]byte(name)); err != nil {
 		errs = append(errs, fmt.Errorf("cannot set the host name: %w", err))
 	}
-	if err := os.MkdirAll(etc, 0o755); err != nil {
-		return fmt.Errorf("cannot write names: %w", err)
+	if !i.named {
+		if err := os.MkdirAll("/etc", 0o755); err != nil {
+			return fmt.Errorf("cannot write names: %w", err)
+		}
+		errs = append(errs, writeNames("/etc", "/etc", i.cfg, i.fresh))
 	}
-	errs = append(errs, update(filepath.Join(etc, "hostname"), func([]byte) []byte { return []byte(cfg.Hostname + "\n") }))
-	errs = append(errs, update(filepath.Join(etc, "hosts"), func(old []byte) []byte { return hosts(old, cfg.Hostname) }))
+	return errors.Join(errs...)
+}
+
+// nameLayer writes the names into a new upper layer, which costs a fraction of
+// writing them through the overlay. It says whether it could; else they are
+// written as at any later start.
+func nameLayer(lower, upper string, cfg guestapi.Config) bool {
+	var st unix.Stat_t
+	if unix.Lstat(lower, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return false
+	}
+	if makeLike(upper, &st) == nil && writeNames(lower, upper, cfg, true) == nil {
+		return true
+	}
+	_ = os.RemoveAll(upper)
+	return false
+}
+
+const defaultHostname = "banger"
+
+// writeNames writes hostname, hosts and resolv.conf into the folder to, each
+// only where it differs from what the folder from has. fresh says that what is
+// there comes from the image, not from a user of this VM.
+func writeNames(from, to string, cfg guestapi.Config, fresh bool) error {
+	if cfg.Hostname == "" {
+		cfg.Hostname = defaultHostname
+	}
+	errs := []error{
+		update(from, to, "hostname", func([]byte) []byte { return []byte(cfg.Hostname + "\n") }),
+		update(from, to, "hosts", func(old []byte) []byte { return hosts(old, cfg.Hostname) }),
+	}
 	if len(cfg.Network.DNS) > 0 {
-		errs = append(errs, update(filepath.Join(etc, "resolv.conf"), func(old []byte) []byte {
+		errs = append(errs, update(from, to, "resolv.conf", func(old []byte) []byte {
 			if fresh {
 				old = nil
 			}
@@ -91,8 +123,9 @@ func resolvConf(old []byte, servers []string) []byte {
 
 // update rewrites a small file when change changes it. A link that leads
 // nowhere, or anything that is no regular file, is replaced.
-func update(path string, change func(old []byte) []byte) error {
-	old, err := readRegular(path, 1<<20)
+func update(from, to, name string, change func(old []byte) []byte) error {
+	path := filepath.Join(to, name)
+	old, err := readRegular(filepath.Join(from, name), 1<<20)
 	if err != nil {
 		old = nil
 	}
@@ -101,10 +134,16 @@ func update(path string, change func(old []byte) []byte) error {
 		return nil
 	}
 	// Renamed into place: a reader never sees half of it, and a link is
-	// replaced, not followed.
-	tmp := path + ".banger"
+	// replaced, not followed. A new layer has no readers yet.
+	tmp := path
+	if from == to {
+		tmp += ".banger"
+	}
 	if err := os.WriteFile(tmp, next, 0o644); err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	if tmp == path {
+		return nil
 	}
 	if err := os.Rename(tmp, path); err != nil {
 		_ = os.Remove(tmp)

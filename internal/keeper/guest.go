@@ -10,13 +10,19 @@ import (
 const (
 	clockEvery   = 30 * time.Second
 	clockTimeout = 10 * time.Second
-	// clockAfter leaves the guest alone while its first command begins.
-	clockAfter = 2 * time.Second
+	// firstLook leaves the guest alone while it boots and its first command
+	// begins: a question more is a question it has to answer first.
+	firstLook = 2 * time.Second
 )
 
 // lookAfterGuest waits for the agent, then keeps the guest's clock right: the
 // emulated clock knows seconds only, and one under software emulation drifts.
 func (k *keeper) lookAfterGuest(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(firstLook):
+	}
 	c := guestlink.NewClient(k.machine.DialGuest, nil)
 	defer c.Close()
 	for {
@@ -35,7 +41,7 @@ func (k *keeper) lookAfterGuest(ctx context.Context) {
 	}
 	k.board.update(func(s *State) { s.AgentReady = true })
 
-	next := time.NewTimer(clockAfter)
+	next := time.NewTimer(0)
 	defer next.Stop()
 	for {
 		select {
