@@ -369,6 +369,10 @@ func TestOtherBuild(t *testing.T) {
 	if got := w.call("vm", "list", "-q"); got.Code != 0 || !strings.Contains(got.Err, "banger daemon restart") {
 		t.Errorf("%+v", got)
 	}
+	w.fake.stop = func() { w.server.Close() }
+	if got := w.call("daemon", "stop"); got.Code != 0 || got.Err != "" {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestHelpHasTheHostsDefaults(t *testing.T) {

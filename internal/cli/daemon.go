@@ -2,10 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/client"
@@ -69,6 +72,8 @@ func (a *app) daemonStop() *cobra.Command {
 		if !stopped {
 			a.ui.Note("no daemon runs")
 		}
+		a.client.Close()
+		a.client = nil // of what build it was matters no more
 		return a.printChanged(stopped)
 	})
 }
@@ -126,12 +131,12 @@ func (a *app) stopDaemon(ctx context.Context, timeout time.Duration) (bool, erro
 		return false, err
 	}
 	// The daemon closes our connections as it leaves; a new one tells whether it
-	// still listens.
+	// still listens. Its lock goes last, when its store is closed.
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		conn, err := client.DialSocket(ctx, a.layout.DaemonSocket())
-		if err != nil && client.NobodyListens(err) {
+		if err != nil && client.NobodyListens(err) && !held(a.layout.DaemonLock()) {
 			return true, nil
 		}
 		if err == nil {
@@ -143,4 +148,14 @@ func (a *app) stopDaemon(ctx context.Context, timeout time.Duration) (bool, erro
 			return false, api.Errorf(api.KindTimeout, "the daemon has not left within %s, see %s", timeout, a.layout.DaemonLog())
 		}
 	}
+}
+
+// held says whether a daemon has the lock: it may be on its way out.
+func held(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false // there never was one
+	}
+	defer f.Close() // and the lock with it
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }

@@ -382,11 +382,12 @@ func cat(f *fake, conn *websocket.Conn, _ api.Exec) api.Exit {
 
 // world is a root folder with a fake daemon at its socket.
 type world struct {
-	t    *testing.T
-	root string
-	fake *fake
-	env  map[string]string
-	in   string
+	t      *testing.T
+	root   string
+	fake   *fake
+	env    map[string]string
+	in     string
+	server *http.Server
 }
 
 func newWorld(t *testing.T) *world {
@@ -404,7 +405,8 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: w.fake}
+	w.server = &http.Server{Handler: w.fake}
+	s := w.server
 	done := make(chan struct{})
 	go func() { defer close(done); _ = s.Serve(ln) }()
 	t.Cleanup(func() { s.Close(); <-done })

@@ -19,6 +19,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 
 	"github.com/bangervm/banger/api"
 )
@@ -474,5 +475,29 @@ func TestBrokenPipe(t *testing.T) {
 	_ = cmd.Wait()
 	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || ws.Signal() != syscall.SIGPIPE {
 		t.Errorf("ended by %v", cmd.ProcessState)
+	}
+}
+
+// A daemon that no longer listens may still close its store: it is gone when
+// its lock is.
+func TestHeld(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "lock")
+	if held(path) {
+		t.Error("held by nobody")
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if !held(path) {
+		t.Error("not held")
+	}
+	f.Close()
+	if held(path) {
+		t.Error("held still")
 	}
 }
