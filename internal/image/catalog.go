@@ -36,6 +36,10 @@ func embedded() []entry {
 	}}
 }
 
+// DefaultRecipe is what DefaultName is built from; the benchmark gives it to
+// mmdebstrap alone.
+func DefaultRecipe() Recipe { return bookworm() }
+
 func (e entry) api(local bool) api.CatalogEntry {
 	return api.CatalogEntry{Name: e.name, Kind: e.kind(), Description: e.description, Local: local}
 }

@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"github.com/bangervm/banger/guestapi"
+	"github.com/bangervm/banger/internal/debian"
 	"github.com/bangervm/banger/internal/guestlink"
+	"github.com/bangervm/banger/internal/image"
 )
 
 // benchExec compares `vm exec` with the same command straight over the link.
@@ -121,7 +123,7 @@ func benchCreate8(l *lab) ([]figure, error) {
 
 // benchBulk moves 256 MB through `vm exec -- cat`, each way, and compares checksums.
 func benchBulk(l *lab) ([]figure, error) {
-	vm, err := l.create("--vcpu", "2")
+	vm, err := l.create("--memory", "1G") // the data lies in its memory
 	if err != nil {
 		return nil, err
 	}
@@ -136,9 +138,11 @@ func benchBulk(l *lab) ([]figure, error) {
 	for range l.runs {
 		cmd := l.command("vm", "exec", vm.ID, "--", "sh", "-c", "cat > /dev/shm/x")
 		cmd.Stdin = bytes.NewReader(data)
+		var said bytes.Buffer
+		cmd.Stderr = &said
 		took, err := timed(cmd.Run)
 		if err != nil {
-			return nil, fmt.Errorf("into the guest: %w", err)
+			return nil, fmt.Errorf("into the guest: %w: %s", err, said.String())
 		}
 		in = append(in, took)
 		got, err := l.banger("vm", "exec", vm.ID, "--", "sha256sum", "/dev/shm/x")
@@ -147,7 +151,6 @@ func benchBulk(l *lab) ([]figure, error) {
 		}
 		cmd = l.command("vm", "exec", vm.ID, "--", "cat", "/dev/shm/x")
 		h := sha256.New()
-		cmd.Stdout = h
 		pipe, w, err := os.Pipe()
 		if err != nil {
 			return nil, err
@@ -236,11 +239,10 @@ func pss(pid int) (float64, string, error) {
 
 // benchImage compares the recipe, down to a bootable image, with mmdebstrap alone.
 func benchImage(l *lab) ([]figure, error) {
-	recipe, err := l.banger("image", "show", "debian-bookworm", "--format", "{{.source.packages}}")
+	alone, err := mmdebstrap()
 	if err != nil {
 		return nil, err
 	}
-	packages := strings.Join(strings.FieldsFunc(strings.TrimSpace(recipe), func(r rune) bool { return r == ' ' || r == ',' }), ",")
 	root := l.root
 	defer func() { l.root = root }()
 	ours, theirs, err := l.pairs(
@@ -257,8 +259,30 @@ func benchImage(l *lab) ([]figure, error) {
 			return errors.Join(err, stop)
 		},
 		func() error {
-			return quiet(context.Background(), "sh", "-c", "mmdebstrap --quiet --variant=minbase --format=tar --include="+packages+" bookworm - > /dev/null")
+			return quiet(context.Background(), alone[0], alone[1:]...)
 		},
 	)
 	return []figure{ratio("recipe to bootable image", ours, theirs, "mmdebstrap alone to /dev/null", 1.2)}, err
+}
+
+// mmdebstrap is the command that makes the same tree from the same mirrors,
+// written to stdout.
+func mmdebstrap() ([]string, error) {
+	recipe := image.DefaultRecipe()
+	mirrors, err := debian.FindMirrors("")
+	if err != nil {
+		return nil, err
+	}
+	args := []string{
+		"mmdebstrap", "--quiet", "--mode=unshare", "--format=tar", "--variant=" + recipe.Variant,
+		"--include=" + strings.Join(recipe.Packages, ","), "--aptopt=Acquire::Languages \"none\"",
+	}
+	for _, o := range debian.HostAptOptions(context.Background()) {
+		args = append(args, "--aptopt="+o)
+	}
+	args = append(args, recipe.Suite, "-")
+	for _, source := range mirrors.Sources(recipe.Suite) {
+		args = append(args, source.Line())
+	}
+	return args, nil
 }
