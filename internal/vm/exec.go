@@ -189,7 +189,9 @@ func (l *relay) run(parent context.Context) (api.Exit, error) {
 	wg.Add(1)
 	go func() {
 		defer wg.Done()
-		if l.upstream(ctx) && ctx.Err() == nil {
+		// The parent is asked too: its end reaches ctx a moment after it reaches
+		// the client's reader.
+		if l.upstream(ctx) && ctx.Err() == nil && parent.Err() == nil {
 			close(gone)
 			l.hang(ctx)
 		}
