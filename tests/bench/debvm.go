@@ -86,7 +86,7 @@ func benchDebvm(l *lab) ([]figure, error) {
 		return nil, err
 	}
 	var boot, ours, theirs, exec []float64
-	for range l.runs {
+	for range l.long() {
 		t, err := timed(d.firstCommand)
 		if err != nil {
 			d.kill()

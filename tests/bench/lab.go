@@ -97,9 +97,17 @@ func (l *lab) delete(ids ...string) error {
 	return err
 }
 
+// long is how often a work is run whose runs take half a minute and more: a
+// third as often, for their noise is small beside them.
+func (l *lab) long() int { return (l.runs + 2) / 3 }
+
 // pairs times a and b alternately, after one warm-up of each.
 func (l *lab) pairs(a, b func() error) (as, bs []float64, err error) {
-	for i := range l.runs + 1 {
+	return pairs(l.runs, 1, a, b)
+}
+
+func pairs(runs, warm int, a, b func() error) (as, bs []float64, err error) {
+	for i := range runs + warm {
 		ta, err := timed(a)
 		if err != nil {
 			return nil, nil, err
@@ -108,7 +116,7 @@ func (l *lab) pairs(a, b func() error) (as, bs []float64, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		if i > 0 {
+		if i >= warm {
 			as, bs = append(as, ta), append(bs, tb)
 		}
 	}

@@ -245,7 +245,7 @@ func benchImage(l *lab) ([]figure, error) {
 	}
 	root := l.root
 	defer func() { l.root = root }()
-	ours, theirs, err := l.pairs(
+	ours, theirs, err := pairs(l.long(), 0,
 		func() error {
 			dir, err := os.MkdirTemp("", "banger-i")
 			if err != nil {
