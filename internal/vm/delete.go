@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/bangervm/banger/api"
@@ -107,10 +108,23 @@ func (m *Manager) eraseParts(ctx context.Context, mc *machine) error {
 			return err
 		}
 	}
-	for _, d := range []string{dir.Run, dir.State} {
-		if err := os.RemoveAll(d); err != nil {
-			return api.Errorf(diskKind(err), "cannot remove its files: %w", err)
-		}
+	if err := os.RemoveAll(dir.Run); err != nil {
+		return api.Errorf(diskKind(err), "cannot remove its files: %w", err)
+	}
+	// Letting go of the disks' blocks takes the file system a while: nobody
+	// waits for it. What is in the staging folder is removed at the latest by
+	// the next daemon.
+	gone := filepath.Join(m.d.Layout.Staging(), "vm-"+mc.id)
+	if os.Rename(dir.State, gone) == nil {
+		m.spawn(func(context.Context) {
+			if err := os.RemoveAll(gone); err != nil {
+				m.d.Log.Warn("cannot remove the files of a deleted vm yet", "vm", mc.id, "error", err)
+			}
+		})
+		return nil
+	}
+	if err := os.RemoveAll(dir.State); err != nil {
+		return api.Errorf(diskKind(err), "cannot remove its files: %w", err)
 	}
 	return nil
 }
