@@ -22,12 +22,17 @@ func (h *host) empty() {
 	if len(vms) != 0 {
 		h.t.Errorf("machines are left: %+v", vms)
 	}
-	for _, dir := range []string{"state/vms", "state/staging", "run/vm"} {
+	for _, dir := range []string{"state/vms", "run/vm"} {
 		entries, err := os.ReadDir(h.root + "/" + dir)
 		if err == nil && len(entries) != 0 {
 			h.t.Errorf("%s is not empty: %v", dir, entries)
 		}
 	}
+	// The blocks of deleted disks are let go of in the background.
+	h.eventually("state/staging is empty", patience, func() bool {
+		entries, err := os.ReadDir(h.root + "/state/staging")
+		return err != nil || len(entries) == 0
+	})
 }
 
 func TestRunGivesTheCommandsCodeAndOutput(t *testing.T) {
