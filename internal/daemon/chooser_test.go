@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/layout"
@@ -94,6 +95,10 @@ func TestProbeIsShared(t *testing.T) {
 				t.Errorf("%+v %v", got, err)
 			}
 		})
+	}
+	time.Sleep(50 * time.Millisecond) // no more than they need to ask
+	if n := probes.Load(); n != 1 {
+		t.Errorf("%d probes", n)
 	}
 	close(release)
 	wg.Wait()

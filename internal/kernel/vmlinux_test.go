@@ -163,6 +163,23 @@ func TestExtractVMLinuxBomb(t *testing.T) {
 	if _, err := c.Write(make([]byte, 101)); err == nil {
 		t.Error("101 bytes of 100 were taken")
 	}
+	var small bytes.Buffer
+	z, err := zstd.NewWriter(&small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunk := fakeVMLinux(1 << 20)
+	for range maxVMLinux>>20 + 1 {
+		if _, err := z.Write(chunk); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ExtractVMLinux(bytes.NewReader(bzImage(withSize(small.Bytes(), 1))), io.Discard); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("a bomb of %d bytes: %v", small.Len(), err)
+	}
 }
 
 func FuzzExtractVMLinux(f *testing.F) {

@@ -184,13 +184,18 @@ func TestAllowed(t *testing.T) {
 	t.Parallel()
 	n := &Network{user: DefaultUser(), forbidden: forbidden()}
 	for address, want := range map[string]bool{
-		"127.0.0.1": false, "0.0.0.0": false, "169.254.169.254": false, "224.0.0.251": false, "255.255.255.255": false,
+		"127.0.0.1": false, "127.1.2.3": false, "127.255.255.254": false, "0.0.0.0": false, "0.1.2.3": false, "169.254.169.254": false, "224.0.0.251": false, "255.255.255.255": false,
 		"192.168.127.1": false, "192.168.127.77": false, "::1": false, "::ffff:127.0.0.1": false,
 		"192.168.126.1": true, "10.0.0.1": true, "8.8.8.8": true,
 	} {
 		if got := n.allowed(netip.MustParseAddr(address)); got != want {
 			t.Errorf("%s: %v", address, got)
 		}
+	}
+	// What the loopback device has is closed by that alone.
+	n.forbidden = nil
+	if n.allowed(netip.MustParseAddr("127.0.0.1")) {
+		t.Error("an address of the loopback device is open")
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 type world struct {
 	mu   sync.Mutex
 	made map[string]bool
+	ran  string // the steps this daemon ran
 }
 
 func (w *world) set(name string, there bool) {
@@ -49,6 +50,7 @@ func (w *world) making(c OnCrash, fails string) Kind {
 			steps = append(steps, Step{Name: n,
 				Do: func(context.Context, *Op) error {
 					w.set(n, true)
+					w.ran += n
 					if n == fails {
 						return errDo
 					}
@@ -144,6 +146,11 @@ func crashHere(t *testing.T, path string, rec store.Operation, left string, onCr
 	}
 	if o.Status != status || w.String() != things {
 		t.Errorf("%s: recovered to %s with world %q, want %s with %q", at, o.Status, w, status, things)
+	}
+	for _, s := range rec.Steps {
+		if s.Status == stepDone && strings.Contains(w.ran, s.Name) {
+			t.Errorf("%s: %s was done and ran again", at, s.Name)
+		}
 	}
 	stored, err := db.Operation(ctx, rec.ID)
 	if err != nil || stored.Status != status || stored.FinishedAt == nil {

@@ -289,4 +289,24 @@ func TestCancelFromOutside(t *testing.T) {
 	if err := r.Cancel("nobody"); api.KindOf(err) != api.KindNotFound {
 		t.Error(err)
 	}
+	// A step that heeds no cancel is the last one all the same, and taken back.
+	begun, let, order := make(chan struct{}), make(chan struct{}), ""
+	r.Register(Kind{Name: "deaf", Steps: func(*Op) ([]Step, error) {
+		return []Step{
+			{Name: "A", Do: func(context.Context, *Op) error { close(begun); <-let; order += "+A"; return nil },
+				Undo: func(context.Context, *Op) error { order += "-A"; return nil }},
+			{Name: "B", Do: func(context.Context, *Op) error { order += "+B"; return nil }},
+		}, nil
+	}})
+	if op, err = r.Begin(t.Context(), "deaf", "", nil); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	if err := r.Cancel(op.ID()); err != nil {
+		t.Fatal(err)
+	}
+	close(let)
+	if o := wait(t, r, op.ID()); o.Status != api.OperationCancelled || order != "+A-A" {
+		t.Errorf("%s %s", o.Status, order)
+	}
 }

@@ -224,6 +224,24 @@ func TestOnlyOldAndSurplusOperationsAreTrimmed(t *testing.T) {
 			t.Errorf("%s: kept %v, want %v", id, err == nil, kept)
 		}
 	}
+	// With few of them, their age alone decides.
+	few := newMemory()
+	for id, ended := range map[string]time.Duration{"old": 24*time.Hour + time.Second, "young": 24*time.Hour - time.Second} {
+		at := day.Add(-ended)
+		rec := store.Operation{ID: id, Kind: "gone", Status: api.OperationSucceeded, CreatedAt: at, FinishedAt: &at}
+		if err := few.SaveOperation(ctx, rec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	aged := newRegistry(t, few, nil)
+	if err := aged.Recover(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for id, kept := range map[string]bool{"old": false, "young": true} {
+		if _, err := aged.Get(ctx, id); (err == nil) != kept {
+			t.Errorf("of few, %s: kept %v, want %v", id, err == nil, kept)
+		}
+	}
 	pruned, err := r.Prune(ctx)
 	if err != nil || len(pruned) != 1001 {
 		t.Errorf("%d pruned, %v", len(pruned), err)

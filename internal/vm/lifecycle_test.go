@@ -158,12 +158,15 @@ func TestBootFailureKeepsTheVM(t *testing.T) {
 
 func TestBootFailureWithAutoRemoveLeavesNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.f.set("boot", errPanic)
-	if op := w.settle(w.m.Create(bg, api.CreateVM{Name: "web", AutoRemove: true})); op.Error == nil {
-		t.Fatal("no error")
+	for _, why := range []error{errPanic, errNeverUp} { // the second is no end that the watch sees
+		w := newWorld(t)
+		w.m.times.ReadyTCG = 50 * time.Millisecond
+		w.f.set("boot", why)
+		if op := w.settle(w.m.Create(bg, api.CreateVM{Name: "web", AutoRemove: true})); op.Error == nil {
+			t.Fatal("no error")
+		}
+		w.nothingLeft()
 	}
-	w.nothingLeft()
 }
 
 func TestGuestThatNeverAnswers(t *testing.T) {
@@ -171,9 +174,13 @@ func TestGuestThatNeverAnswers(t *testing.T) {
 	w := newWorld(t)
 	w.m.times.ReadyTCG = 50 * time.Millisecond
 	w.f.set("boot", errNeverUp)
+	begin := time.Now()
 	op := w.settle(w.m.Create(bg, api.CreateVM{Name: "web"}))
 	if op.Error == nil || op.Error.Kind != api.KindTimeout {
 		t.Fatalf("%+v", op.Error)
+	}
+	if d := time.Since(begin); d > 20*time.Second {
+		t.Errorf("given up after %s", d)
 	}
 	if v := w.show("web"); v.Status != api.StatusStopped || w.ks.running() != 0 {
 		t.Fatalf("%+v", v)
@@ -283,6 +290,7 @@ func TestEverythingMissingIsNamedAtOnce(t *testing.T) {
 	w := newWorld(t)
 	w.f.set("tool mke2fs", api.Errorf(api.KindUnavailable, "mke2fs is missing"))
 	w.host.free, w.host.mem = 1<<20, 1<<20
+	w.f.set("image", errFault) // which would come first, were anything done before
 	op := w.settle(w.m.Create(bg, api.CreateVM{Name: "web"}))
 	for _, want := range []string{"mke2fs", "of disk", "of memory"} {
 		if op.Error == nil || !strings.Contains(op.Error.Message, want) {
@@ -331,7 +339,11 @@ func TestStopOfADeafGuest(t *testing.T) {
 	w.create("web")
 	release := w.f.stall("shutdown")
 	defer release()
+	begin := time.Now()
 	w.must(w.m.Stop(bg, "web", api.StopVM{TimeoutMS: 100}))
+	if d := time.Since(begin); d > 10*time.Second {
+		t.Errorf("stopped after %s", d)
+	}
 	if v := w.show("web"); v.Status != api.StatusStopped || v.Error == nil || !strings.Contains(v.Error.Message, "was killed") {
 		t.Fatalf("%+v", v)
 	}
