@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -29,6 +30,14 @@ const patience = 120 * time.Second
 var bangerBin, baseRoot string
 
 func TestMain(m *testing.M) {
+	// Started in the background of a script, we and so the programs under test
+	// would ignore Ctrl-C. What is caught here is as by default in them.
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt)
+	go func() {
+		<-interrupted
+		os.Exit(130)
+	}()
 	os.Exit(testMain(m))
 }
 
