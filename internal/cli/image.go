@@ -19,34 +19,12 @@ func (a *app) image() *cobra.Command {
 }
 
 func (a *app) imageList() *cobra.Command {
-	cmd := &cobra.Command{Use: "list [flags]", Aliases: []string{"ls"}, Short: "List local images", Example: "  banger image list", Args: argCount(0, 0)}
-	a.outputFlags(cmd, true)
-	return a.leaf(cmd, func(ctx context.Context, _ []string) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		images, err := c.Images(ctx)
-		if err != nil {
-			return err
-		}
-		return a.ui.Answer(images, func() error {
-			t := ui.NewTable("NAME", "KIND", "KERNEL", "SIZE", "CREATED", "USED BY", "DIGEST")
-			for _, im := range images {
-				if a.ui.Quiet {
-					if err := a.ui.Println(im.Name); err != nil {
-						return err
-					}
-					continue
-				}
-				t.Row(im.Name, im.Kind, im.Kernel, ui.Bytes(im.SizeBytes), ui.Ago(time.Now(), im.CreatedAt), count(len(im.UsedBy), "VM"), shortDigest(im.Digest))
-			}
-			if a.ui.Quiet {
-				return nil
-			}
-			return a.ui.Table(t)
+	return listLocal(a, "image", func(ctx context.Context, c *client.Client) ([]api.Image, error) { return c.Images(ctx) },
+		[]string{"NAME", "KIND", "KERNEL", "SIZE", "CREATED", "USED BY", "DIGEST"},
+		func(im api.Image) string { return im.Name },
+		func(im api.Image) []any {
+			return []any{im.Name, im.Kind, im.Kernel, ui.Bytes(im.SizeBytes), ui.Ago(time.Now(), im.CreatedAt), count(len(im.UsedBy), "VM"), shortDigest(im.Digest)}
 		})
-	})
 }
 
 func (a *app) imageShow() *cobra.Command {
@@ -139,6 +117,44 @@ func pull[T any](a *app, noun, example string, catalog func(context.Context, *cl
 	})
 }
 
+// listLocal is the list command of both nouns.
+func listLocal[T any](a *app, noun string, get func(context.Context, *client.Client) ([]T, error),
+	header []string, name func(T) string, row func(T) []any) *cobra.Command {
+	cmd := &cobra.Command{Use: "list [flags]", Aliases: []string{"ls"}, Short: "List local " + noun + "s", Example: "  banger " + noun + " list", Args: argCount(0, 0)}
+	a.outputFlags(cmd, true)
+	return a.leaf(cmd, func(ctx context.Context, _ []string) error {
+		c, err := a.connect()
+		if err != nil {
+			return err
+		}
+		list, err := get(ctx, c)
+		if err != nil {
+			return err
+		}
+		return answerRows(a, list, header, name, row)
+	})
+}
+
+// answerRows answers with a row for each of a list; quiet, with their names alone.
+func answerRows[T any](a *app, list []T, header []string, name func(T) string, row func(T) []any) error {
+	return a.ui.Answer(list, func() error {
+		t := ui.NewTable(header...)
+		for _, v := range list {
+			if a.ui.Quiet {
+				if err := a.ui.Println(name(v)); err != nil {
+					return err
+				}
+				continue
+			}
+			t.Row(row(v)...)
+		}
+		if a.ui.Quiet {
+			return nil
+		}
+		return a.ui.Table(t)
+	})
+}
+
 // catalog is the command of both nouns.
 func (a *app) catalog(noun string, list func(context.Context, *client.Client) ([]api.CatalogEntry, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "catalog [flags]", Short: "List what can be pulled by name", Example: "  banger " + noun + " catalog", Args: argCount(0, 0)}
@@ -152,26 +168,15 @@ func (a *app) catalog(noun string, list func(context.Context, *client.Client) ([
 		if err != nil {
 			return err
 		}
-		return a.ui.Answer(entries, func() error {
-			t := ui.NewTable("NAME", "KIND", "LOCAL", "DESCRIPTION")
-			for _, e := range entries {
-				if a.ui.Quiet {
-					if err := a.ui.Println(e.Name); err != nil {
-						return err
-					}
-					continue
-				}
+		return answerRows(a, entries, []string{"NAME", "KIND", "LOCAL", "DESCRIPTION"},
+			func(e api.CatalogEntry) string { return e.Name },
+			func(e api.CatalogEntry) []any {
 				local := "no"
 				if e.Local {
 					local = "yes"
 				}
-				t.Row(e.Name, e.Kind, local, e.Description)
-			}
-			if a.ui.Quiet {
-				return nil
-			}
-			return a.ui.Table(t)
-		})
+				return []any{e.Name, e.Kind, local, e.Description}
+			})
 	})
 }
 

@@ -18,34 +18,12 @@ func (a *app) kernel() *cobra.Command {
 }
 
 func (a *app) kernelList() *cobra.Command {
-	cmd := &cobra.Command{Use: "list [flags]", Aliases: []string{"ls"}, Short: "List local kernels", Example: "  banger kernel list", Args: argCount(0, 0)}
-	a.outputFlags(cmd, true)
-	return a.leaf(cmd, func(ctx context.Context, _ []string) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		kernels, err := c.Kernels(ctx)
-		if err != nil {
-			return err
-		}
-		return a.ui.Answer(kernels, func() error {
-			t := ui.NewTable("NAME", "VERSION", "ARCH", "SIZE", "CREATED", "USED BY", "DIGEST")
-			for _, k := range kernels {
-				if a.ui.Quiet {
-					if err := a.ui.Println(k.Name); err != nil {
-						return err
-					}
-					continue
-				}
-				t.Row(k.Name, k.Version, k.Arch, ui.Bytes(k.SizeBytes), ui.Ago(time.Now(), k.CreatedAt), count(len(k.UsedBy), "VM"), shortDigest(k.Digest))
-			}
-			if a.ui.Quiet {
-				return nil
-			}
-			return a.ui.Table(t)
+	return listLocal(a, "kernel", func(ctx context.Context, c *client.Client) ([]api.Kernel, error) { return c.Kernels(ctx) },
+		[]string{"NAME", "VERSION", "ARCH", "SIZE", "CREATED", "USED BY", "DIGEST"},
+		func(k api.Kernel) string { return k.Name },
+		func(k api.Kernel) []any {
+			return []any{k.Name, k.Version, k.Arch, ui.Bytes(k.SizeBytes), ui.Ago(time.Now(), k.CreatedAt), count(len(k.UsedBy), "VM"), shortDigest(k.Digest)}
 		})
-	})
 }
 
 func (a *app) kernelShow() *cobra.Command {

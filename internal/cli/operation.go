@@ -34,28 +34,17 @@ func (a *app) operationList() *cobra.Command {
 }
 
 func (a *app) printOperations(ops []api.Operation) error {
-	return a.ui.Answer(ops, func() error {
-		t := ui.NewTable("ID", "KIND", "TARGET", "STATUS", "STAGE", "BEGAN")
-		for _, op := range ops {
-			if a.ui.Quiet {
-				if err := a.ui.Println(op.ID); err != nil {
-					return err
-				}
-				continue
-			}
+	return answerRows(a, ops, []string{"ID", "KIND", "TARGET", "STATUS", "STAGE", "BEGAN"},
+		func(op api.Operation) string { return op.ID },
+		func(op api.Operation) []any {
 			stage := op.Stage
 			if op.Error != nil {
 				stage = op.Error.Message
 			} else if client.Finished(op) {
 				stage = ""
 			}
-			t.Row(op.ID, op.Kind, op.Target, operationCell(op.Status), stage, ui.Ago(time.Now(), op.CreatedAt))
-		}
-		if a.ui.Quiet {
-			return nil
-		}
-		return a.ui.Table(t)
-	})
+			return []any{op.ID, op.Kind, op.Target, operationCell(op.Status), stage, ui.Ago(time.Now(), op.CreatedAt)}
+		})
 }
 
 func operationCell(s api.OperationStatus) ui.Cell {

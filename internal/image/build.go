@@ -5,9 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -19,6 +17,7 @@ import (
 	"github.com/bangervm/banger/internal/debian"
 	"github.com/bangervm/banger/internal/ext4"
 	"github.com/bangervm/banger/internal/layout"
+	"github.com/bangervm/banger/internal/pull"
 )
 
 // Manifest says what an image's folder holds. It is written last, so a folder
@@ -91,7 +90,7 @@ func Build(ctx context.Context, dir layout.ImageDir, recipe Recipe, opt BuildOpt
 	if m.Digest, m.SizeBytes, err = digest(ctx, dir.RootFS()); err != nil {
 		return Manifest{}, err
 	}
-	if err := writeManifest(dir, m); err != nil {
+	if err := pull.WriteManifest(dir.Manifest(), m); err != nil {
 		return Manifest{}, noSpace(err, dir.Dir)
 	}
 	return m, nil
@@ -121,62 +120,19 @@ func digest(ctx context.Context, path string) (string, int64, error) {
 	return "", 0, api.Errorf(api.KindCancelled, "cannot build image: %w", context.Cause(ctx))
 }
 
-func writeManifest(dir layout.ImageDir, m Manifest) error {
-	b, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(dir.Manifest(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(b, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
-}
-
-// maxManifest bounds a manifest, in bytes.
-const maxManifest = 4 << 20
-
 // ReadManifest reads the manifest in an image's folder. A missing one is an
 // error that os.IsNotExist knows; one that cannot be understood is of kind
 // internal and names the file.
 func ReadManifest(dir layout.ImageDir) (Manifest, error) {
-	f, err := os.Open(dir.Manifest())
-	if err != nil {
-		return Manifest{}, err
-	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
-	if err != nil {
-		return Manifest{}, fmt.Errorf("cannot read %s: %w", dir.Manifest(), err)
-	}
-	m, err := parseManifest(b)
-	if err != nil {
-		return Manifest{}, api.Errorf(api.KindInternal, "cannot read image manifest %s: %w", dir.Manifest(), err)
-	}
-	return m, nil
+	return pull.ReadManifest("image", dir.Manifest(), parseManifest)
 }
 
 func parseManifest(b []byte) (Manifest, error) {
-	if len(b) > maxManifest {
-		return Manifest{}, fmt.Errorf("it is larger than %d bytes", maxManifest)
-	}
 	var m Manifest
-	if err := json.Unmarshal(b, &m); err != nil {
-		return Manifest{}, fmt.Errorf("it is corrupt: %w", err)
+	if err := pull.DecodeManifest(b, &m, &m.Version, manifestVersion); err != nil {
+		return Manifest{}, err
 	}
-	switch {
-	case m.Version < 1:
-		return Manifest{}, errors.New("it is corrupt: no version")
-	case m.Version > manifestVersion:
-		return Manifest{}, fmt.Errorf("it was written by a newer banger (version %d)", m.Version)
-	case m.Digest == "" || m.SizeBytes <= 0:
+	if m.Digest == "" || m.SizeBytes <= 0 {
 		return Manifest{}, errors.New("it is corrupt: no digest or size")
 	}
 	if m.Source == nil {

@@ -1,7 +1,5 @@
 package image
 
-import "github.com/bangervm/banger/api"
-
 // KindDebian is the kind of an image built from Debian packages.
 const KindDebian = "debian"
 
@@ -39,7 +37,3 @@ func embedded() []entry {
 // DefaultRecipe is what DefaultName is built from; the benchmark gives it to
 // mmdebstrap alone.
 func DefaultRecipe() Recipe { return bookworm() }
-
-func (e entry) api(local bool) api.CatalogEntry {
-	return api.CatalogEntry{Name: e.name, Kind: e.kind(), Description: e.description, Local: local}
-}

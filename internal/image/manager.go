@@ -2,8 +2,6 @@ package image
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -43,10 +41,9 @@ type Options struct {
 // goroutines.
 type Manager struct {
 	layout  layout.Layout
-	store   Store
 	opt     Options
 	catalog []entry
-	pulls   *pull.Puller[store.Image]
+	pulls   *pull.Puller[store.Image, api.Image]
 }
 
 // New makes a manager and registers its operation image.pull. The caller calls
@@ -61,17 +58,15 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 	if opt.Default == "" {
 		opt.Default = DefaultName
 	}
-	m := &Manager{layout: l, store: s, opt: opt, catalog: embedded()}
-	m.pulls = pull.New(pull.Noun[store.Image]{
-		Name: "image", Find: m.find, Check: m.check, Catalog: m.names, Local: m.local, Make: m.make,
-		ID: func(i store.Image) string { return i.ID }, Digest: func(i store.Image) string { return i.Digest },
+	m := &Manager{layout: l, opt: opt, catalog: embedded()}
+	m.pulls = pull.New(pull.Noun[store.Image, api.Image]{
+		Name: "image", Catalog: m.entries, Make: m.make, Check: m.check, View: toAPI,
 		Dir:    func(id string) string { return l.Image(id).Dir },
-		Insert: s.InsertImage, SetName: m.setName, Delete: s.DeleteImage,
-		Result: func(ctx context.Context, i store.Image, changed bool) (any, error) {
-			v, err := m.view(ctx, i)
-			v.Changed = changed
-			return v, err
-		},
+		ID:     func(i store.Image) string { return i.ID },
+		NameOf: func(i *store.Image) *string { return &i.Name },
+		Digest: func(i store.Image) string { return i.Digest },
+		UsedID: func(vm store.VM) string { return vm.ImageID },
+		Insert: s.InsertImage, Update: s.UpdateImage, ByID: s.Image, ByName: s.ImageByName, All: s.Images, Delete: s.DeleteImage, VMs: s.VMs,
 	}, l.Staging(), ops, log)
 	return m
 }
@@ -79,25 +74,7 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 // Recover tidies up after a daemon that died: half-made images, and images that
 // lost their name and that no VM uses. It is called at start, before anything
 // is pulled or created.
-func (m *Manager) Recover(ctx context.Context) error {
-	err := m.pulls.Recover(ctx)
-	images, lerr := m.store.Images(ctx)
-	vms, verr := m.store.VMs(ctx)
-	if lerr != nil || verr != nil {
-		return errors.Join(err, lerr, verr)
-	}
-	for _, i := range images {
-		if i.Name != "" || len(usedBy(vms, i.ID)) > 0 {
-			continue
-		}
-		if derr := m.store.DeleteImage(ctx, i.ID); derr != nil {
-			err = errors.Join(err, derr)
-			continue
-		}
-		err = errors.Join(err, os.RemoveAll(m.layout.Image(i.ID).Dir))
-	}
-	return err
-}
+func (m *Manager) Recover(ctx context.Context) error { return m.pulls.Recover(ctx) }
 
 // Resolve gives the image a reference names: an exact name or id of one that is
 // here, or a name of the catalog, pulled as the policy (missing, always, never;
@@ -116,7 +93,7 @@ func (m *Manager) KernelAhead(ctx context.Context, ref string) string {
 	if ref == "" {
 		ref = m.opt.Default
 	}
-	if _, err := m.find(ctx, ref); api.KindOf(err) != api.KindNotFound {
+	if _, err := m.pulls.Find(ctx, ref); api.KindOf(err) != api.KindNotFound {
 		return ""
 	}
 	for _, e := range m.catalog {
@@ -133,109 +110,41 @@ func (m *Manager) Pull(ctx context.Context, req api.Pull) (api.Operation, error)
 }
 
 // List gives the images that are here, oldest first.
-func (m *Manager) List(ctx context.Context) ([]api.Image, error) {
-	images, err := m.store.Images(ctx)
-	if err != nil {
-		return nil, err
-	}
-	vms, err := m.store.VMs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	list := make([]api.Image, 0, len(images))
-	for _, i := range images {
-		list = append(list, toAPI(i, vms))
-	}
-	return list, nil
-}
+func (m *Manager) List(ctx context.Context) ([]api.Image, error) { return m.pulls.List(ctx) }
 
 // Show gives one image by its exact name or id.
 func (m *Manager) Show(ctx context.Context, ref string) (api.Image, error) {
-	i, err := m.find(ctx, ref)
-	if err != nil {
-		return api.Image{}, err
-	}
-	return m.view(ctx, i)
+	return m.pulls.Show(ctx, ref)
 }
 
 // Catalog lists what can be pulled.
 func (m *Manager) Catalog(ctx context.Context) ([]api.CatalogEntry, error) {
-	images, err := m.store.Images(ctx)
-	if err != nil {
-		return nil, err
-	}
-	here := map[string]bool{}
-	for _, i := range images {
-		here[i.Name] = true
-	}
-	list := make([]api.CatalogEntry, 0, len(m.catalog))
-	for _, e := range m.catalog {
-		list = append(list, e.api(here[e.name]))
-	}
-	return list, nil
+	return m.pulls.Catalog(ctx)
 }
 
-// find gives the record with the exact name, else the exact id.
-func (m *Manager) find(ctx context.Context, ref string) (store.Image, error) {
-	i, err := m.store.ImageByName(ctx, ref)
-	if api.KindOf(err) != api.KindNotFound {
-		return i, err
-	}
-	i, ierr := m.store.Image(ctx, ref)
-	if api.KindOf(ierr) != api.KindNotFound {
-		return i, ierr
-	}
-	return store.Image{}, api.AsError(err).WithHint("banger image list")
-}
-
-// check looks whether the image's files are whole. None of its errors is of
-// kind not-found: the record says that the image is here.
-func (m *Manager) check(_ context.Context, i store.Image) error {
+// check looks whether the image's files are whole.
+func (m *Manager) check(i store.Image) (wrong string, err error) {
 	dir := m.layout.Image(i.ID)
 	manifest, err := ReadManifest(dir)
-	if err == nil {
-		var fi os.FileInfo
-		if fi, err = os.Stat(dir.RootFS()); err == nil {
-			if fi.Size() != manifest.SizeBytes || manifest.Digest != i.Digest {
-				return api.Errorf(api.KindInternal, "cannot use image %q: %s is not what its manifest says", i.Name, dir.RootFS()).
-					WithHint("banger image pull %s --force", i.Name)
-			}
-			return nil
-		}
+	if err != nil {
+		return "", err
 	}
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return api.Errorf(api.KindBadState, "cannot use image %q: its files are gone: %w", i.Name, err).
-			WithHint("banger image pull %s --force", i.Name)
-	case errors.Is(err, os.ErrPermission):
-		return api.Errorf(api.KindDenied, "cannot use image %q: %w", i.Name, err).WithHint("ls -ld %s", dir.Dir)
+	fi, err := os.Stat(dir.RootFS())
+	if err != nil {
+		return "", err
 	}
-	return fmt.Errorf("cannot use image %q: %w", i.Name, err)
+	if fi.Size() != manifest.SizeBytes || manifest.Digest != i.Digest {
+		wrong = dir.RootFS() + " is not what its manifest says"
+	}
+	return wrong, nil
 }
 
-func (m *Manager) names() []string {
-	var names []string
+func (m *Manager) entries() []api.CatalogEntry {
+	list := make([]api.CatalogEntry, 0, len(m.catalog))
 	for _, e := range m.catalog {
-		names = append(names, e.name)
+		list = append(list, api.CatalogEntry{Name: e.name, Kind: e.kind(), Description: e.description})
 	}
-	return names
-}
-
-func (m *Manager) local(ctx context.Context) ([]string, error) {
-	images, err := m.store.Images(ctx)
-	var names []string
-	for _, i := range images {
-		names = append(names, i.Name)
-	}
-	return names, err
-}
-
-func (m *Manager) setName(ctx context.Context, id, name string) error {
-	_, err := m.store.UpdateImage(ctx, id, func(i *store.Image) error {
-		i.Name = name
-		return nil
-	})
-	return err
+	return list
 }
 
 // make builds the image of a catalog entry in dir.
@@ -271,18 +180,10 @@ func idOf(digest string) string {
 	return hex[:min(16, len(hex))]
 }
 
-func (m *Manager) view(ctx context.Context, i store.Image) (api.Image, error) {
-	vms, err := m.store.VMs(ctx)
-	if err != nil {
-		return api.Image{}, err
-	}
-	return toAPI(i, vms), nil
-}
-
-func toAPI(i store.Image, vms []store.VM) api.Image {
+func toAPI(i store.Image, usedBy []string, changed bool) api.Image {
 	return api.Image{
 		Name: i.Name, Digest: i.Digest, Kind: i.Kind, Reference: i.Reference, Kernel: i.Kernel, SizeBytes: i.SizeBytes,
-		CreatedAt: i.CreatedAt, UsedBy: usedBy(vms, i.ID), Source: i.Source,
+		CreatedAt: i.CreatedAt, UsedBy: usedBy, Changed: changed, Source: i.Source,
 		Config: api.ImageConfig{
 			Env: list(i.Config.Env), Workdir: i.Config.Workdir, User: i.Config.User,
 			Entrypoint: list(i.Config.Entrypoint), Cmd: list(i.Config.Cmd),
@@ -296,15 +197,4 @@ func list(s []string) []string {
 		return []string{}
 	}
 	return s
-}
-
-// usedBy names the VMs made from the image.
-func usedBy(vms []store.VM, id string) []string {
-	names := []string{}
-	for _, vm := range vms {
-		if vm.ImageID == id {
-			names = append(names, vm.Name)
-		}
-	}
-	return names
 }

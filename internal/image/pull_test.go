@@ -19,6 +19,7 @@ import (
 	"github.com/bangervm/banger/internal/debian"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/operation"
+	"github.com/bangervm/banger/internal/pull"
 	"github.com/bangervm/banger/internal/store"
 )
 
@@ -66,7 +67,7 @@ func (b *builder) build(ctx context.Context, dir layout.ImageDir, _ Recipe, opt 
 		Version: manifestVersion, Digest: "sha256:" + hex.EncodeToString(sum[:]), SizeBytes: int64(len(text)),
 		Source: map[string]string{"suite": "bookworm"},
 	}
-	return m, writeManifest(dir, m)
+	return m, pull.WriteManifest(dir.Manifest(), m)
 }
 
 // fixture is a manager with a real store and real operations.

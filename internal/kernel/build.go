@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 	"github.com/bangervm/banger/internal/ext4"
 	"github.com/bangervm/banger/internal/initramfs"
 	"github.com/bangervm/banger/internal/layout"
+	"github.com/bangervm/banger/internal/pull"
 )
 
 // Manifest says what a kernel's folder holds. It is written last, so a folder
@@ -81,7 +81,7 @@ func Build(ctx context.Context, dir layout.KernelDir, recipe Recipe, opt BuildOp
 	m.Source["package"] = recipe.Package
 	m.Source["suite"] = recipe.Suite
 	m.Source["mirror"] = opt.Mirrors.Main
-	if err := writeManifest(dir, m); err != nil {
+	if err := pull.WriteManifest(dir.Manifest(), m); err != nil {
 		return Manifest{}, noSpace(err, dir.Dir)
 	}
 	return m, nil
@@ -113,14 +113,23 @@ func Unpack(r io.Reader, dir layout.KernelDir) (Manifest, error) {
 		Version: manifestVersion, Release: u.release, Arch: runtime.GOARCH, Digest: u.digest,
 		BootModules: order, Modules: len(u.modules.list), Source: u.source,
 	}
+	if m.SizeBytes, err = sizeOf(dir); err != nil {
+		return Manifest{}, err
+	}
+	return m, nil
+}
+
+// sizeOf is what all files of a kernel take, as stored.
+func sizeOf(dir layout.KernelDir) (int64, error) {
+	var size int64
 	for _, p := range []string{dir.VMLinux(), dir.Modules(), dir.BootModules()} {
 		fi, err := os.Stat(p)
 		if err != nil {
-			return Manifest{}, err
+			return 0, err
 		}
-		m.SizeBytes += fi.Size()
+		size += fi.Size()
 	}
-	return m, nil
+	return size, nil
 }
 
 // unpacker sorts the members of one tree.
@@ -226,62 +235,19 @@ func (u *unpacker) boot() ([]string, error) {
 	return order, err
 }
 
-func writeManifest(dir layout.KernelDir, m Manifest) error {
-	b, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(dir.Manifest(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(b, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
-}
-
-// maxManifest bounds a manifest, in bytes.
-const maxManifest = 4 << 20
-
 // ReadManifest reads the manifest in a kernel's folder. A missing one is an
 // error that os.IsNotExist knows; one that cannot be understood is of kind
 // internal and names the file.
 func ReadManifest(dir layout.KernelDir) (Manifest, error) {
-	f, err := os.Open(dir.Manifest())
-	if err != nil {
-		return Manifest{}, err
-	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
-	if err != nil {
-		return Manifest{}, fmt.Errorf("cannot read %s: %w", dir.Manifest(), err)
-	}
-	m, err := parseManifest(b)
-	if err != nil {
-		return Manifest{}, api.Errorf(api.KindInternal, "cannot read kernel manifest %s: %w", dir.Manifest(), err)
-	}
-	return m, nil
+	return pull.ReadManifest("kernel", dir.Manifest(), parseManifest)
 }
 
 func parseManifest(b []byte) (Manifest, error) {
-	if len(b) > maxManifest {
-		return Manifest{}, fmt.Errorf("it is larger than %d bytes", maxManifest)
-	}
 	var m Manifest
-	if err := json.Unmarshal(b, &m); err != nil {
-		return Manifest{}, fmt.Errorf("it is corrupt: %w", err)
+	if err := pull.DecodeManifest(b, &m, &m.Version, manifestVersion); err != nil {
+		return Manifest{}, err
 	}
-	switch {
-	case m.Version < 1:
-		return Manifest{}, errors.New("it is corrupt: no version")
-	case m.Version > manifestVersion:
-		return Manifest{}, fmt.Errorf("it was written by a newer banger (version %d)", m.Version)
-	case m.Release == "" || m.Digest == "" || filepath.Base(m.Release) != m.Release:
+	if m.Release == "" || m.Digest == "" || filepath.Base(m.Release) != m.Release {
 		return Manifest{}, errors.New("it is corrupt: no release or digest")
 	}
 	if m.Source == nil {

@@ -1,7 +1,5 @@
 package kernel
 
-import "github.com/bangervm/banger/api"
-
 // entry is one kernel that can be pulled by its name. What kinds there are is
 // decided by which source is set; more kinds are more fields.
 type entry struct {
@@ -26,8 +24,4 @@ func embedded() []entry {
 		name: DefaultName, description: "Debian 12's signed kernel for cloud machines",
 		recipe: &Recipe{Suite: "bookworm", Package: "linux-image-cloud-amd64", TreeBytes: 400 << 20, KernelBytes: 300 << 20},
 	}}
-}
-
-func (e entry) api(local bool) api.CatalogEntry {
-	return api.CatalogEntry{Name: e.name, Kind: e.kind(), Description: e.description, Local: local}
 }

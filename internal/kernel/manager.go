@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -46,10 +44,9 @@ type Options struct {
 // goroutines.
 type Manager struct {
 	layout  layout.Layout
-	store   Store
 	opt     Options
 	catalog []entry
-	pulls   *pull.Puller[store.Kernel]
+	pulls   *pull.Puller[store.Kernel, api.Kernel]
 }
 
 // New makes a manager and registers its operation kernel.pull. The caller calls
@@ -64,18 +61,15 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 	if opt.Default == "" {
 		opt.Default = DefaultName
 	}
-	m := &Manager{layout: l, store: s, opt: opt, catalog: embedded()}
-	m.pulls = pull.New(pull.Noun[store.Kernel]{
-		Name: "kernel", Find: m.find, Check: m.check, Catalog: m.names, Local: m.local, Make: m.make,
-		ID:     func(k store.Kernel) string { return k.ID },
-		Digest: func(k store.Kernel) string { return k.ID }, // its own is of vmlinux alone
+	m := &Manager{layout: l, opt: opt, catalog: embedded()}
+	m.pulls = pull.New(pull.Noun[store.Kernel, api.Kernel]{
+		Name: "kernel", Catalog: m.entries, Make: m.make, Check: m.check, View: toAPI,
 		Dir:    func(id string) string { return l.Kernel(id).Dir },
-		Insert: s.InsertKernel, SetName: m.setName, Delete: s.DeleteKernel,
-		Result: func(ctx context.Context, k store.Kernel, changed bool) (any, error) {
-			v, err := m.view(ctx, k)
-			v.Changed = changed
-			return v, err
-		},
+		ID:     func(k store.Kernel) string { return k.ID },
+		NameOf: func(k *store.Kernel) *string { return &k.Name },
+		Digest: func(k store.Kernel) string { return k.ID }, // its own is of vmlinux alone
+		UsedID: func(vm store.VM) string { return vm.KernelID },
+		Insert: s.InsertKernel, Update: s.UpdateKernel, ByID: s.Kernel, ByName: s.KernelByName, All: s.Kernels, Delete: s.DeleteKernel, VMs: s.VMs,
 	}, l.Staging(), ops, log)
 	return m
 }
@@ -83,25 +77,7 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 // Recover tidies up after a daemon that died: half-made kernels, and kernels that
 // lost their name and that no VM uses. It is called at start, before anything
 // is pulled or created.
-func (m *Manager) Recover(ctx context.Context) error {
-	err := m.pulls.Recover(ctx)
-	kernels, lerr := m.store.Kernels(ctx)
-	vms, verr := m.store.VMs(ctx)
-	if lerr != nil || verr != nil {
-		return errors.Join(err, lerr, verr)
-	}
-	for _, k := range kernels {
-		if k.Name != "" || len(usedBy(vms, k.ID)) > 0 {
-			continue
-		}
-		if derr := m.store.DeleteKernel(ctx, k.ID); derr != nil {
-			err = errors.Join(err, derr)
-			continue
-		}
-		err = errors.Join(err, os.RemoveAll(m.layout.Kernel(k.ID).Dir))
-	}
-	return err
-}
+func (m *Manager) Recover(ctx context.Context) error { return m.pulls.Recover(ctx) }
 
 // Resolve gives the kernel a reference names: an exact name or id of one that is
 // here, or a name of the catalog, pulled as the policy (missing, always, never;
@@ -120,116 +96,41 @@ func (m *Manager) Pull(ctx context.Context, req api.Pull) (api.Operation, error)
 }
 
 // List gives the kernels that are here, oldest first.
-func (m *Manager) List(ctx context.Context) ([]api.Kernel, error) {
-	kernels, err := m.store.Kernels(ctx)
-	if err != nil {
-		return nil, err
-	}
-	vms, err := m.store.VMs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	list := make([]api.Kernel, 0, len(kernels))
-	for _, k := range kernels {
-		list = append(list, toAPI(k, vms))
-	}
-	return list, nil
-}
+func (m *Manager) List(ctx context.Context) ([]api.Kernel, error) { return m.pulls.List(ctx) }
 
 // Show gives one kernel by its exact name or id.
 func (m *Manager) Show(ctx context.Context, ref string) (api.Kernel, error) {
-	k, err := m.find(ctx, ref)
-	if err != nil {
-		return api.Kernel{}, err
-	}
-	return m.view(ctx, k)
+	return m.pulls.Show(ctx, ref)
 }
 
 // Catalog lists what can be pulled.
 func (m *Manager) Catalog(ctx context.Context) ([]api.CatalogEntry, error) {
-	kernels, err := m.store.Kernels(ctx)
-	if err != nil {
-		return nil, err
-	}
-	here := map[string]bool{}
-	for _, k := range kernels {
-		here[k.Name] = true
-	}
-	list := make([]api.CatalogEntry, 0, len(m.catalog))
-	for _, e := range m.catalog {
-		list = append(list, e.api(here[e.name]))
-	}
-	return list, nil
+	return m.pulls.Catalog(ctx)
 }
 
-// find gives the record with the exact name, else the exact id.
-func (m *Manager) find(ctx context.Context, ref string) (store.Kernel, error) {
-	k, err := m.store.KernelByName(ctx, ref)
-	if api.KindOf(err) != api.KindNotFound {
-		return k, err
-	}
-	k, ierr := m.store.Kernel(ctx, ref)
-	if api.KindOf(ierr) != api.KindNotFound {
-		return k, ierr
-	}
-	return store.Kernel{}, api.AsError(err).WithHint("banger kernel list")
-}
-
-// check looks whether the kernel's files are whole. None of its errors is of
-// kind not-found: the record says that the kernel is here.
-func (m *Manager) check(_ context.Context, k store.Kernel) error {
+// check looks whether the kernel's files are whole.
+func (m *Manager) check(k store.Kernel) (wrong string, err error) {
 	dir := m.layout.Kernel(k.ID)
 	manifest, err := ReadManifest(dir)
-	if err == nil {
-		var size int64
-		for _, p := range []string{dir.VMLinux(), dir.Modules(), dir.BootModules()} {
-			var fi os.FileInfo
-			if fi, err = os.Stat(p); err != nil {
-				break
-			}
-			size += fi.Size()
-		}
-		if err == nil && (size != manifest.SizeBytes || manifest.Digest != k.Digest) {
-			return api.Errorf(api.KindInternal, "cannot use kernel %q: %s does not hold what its manifest says", k.Name, dir.Dir).
-				WithHint("banger kernel pull %s --force", k.Name)
-		}
+	if err != nil {
+		return "", err
 	}
-	if err == nil {
-		return nil
+	size, err := sizeOf(dir)
+	if err != nil {
+		return "", err
 	}
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return api.Errorf(api.KindBadState, "cannot use kernel %q: its files are gone: %w", k.Name, err).
-			WithHint("banger kernel pull %s --force", k.Name)
-	case errors.Is(err, os.ErrPermission):
-		return api.Errorf(api.KindDenied, "cannot use kernel %q: %w", k.Name, err).WithHint("ls -ld %s", dir.Dir)
+	if size != manifest.SizeBytes || manifest.Digest != k.Digest {
+		wrong = dir.Dir + " does not hold what its manifest says"
 	}
-	return fmt.Errorf("cannot use kernel %q: %w", k.Name, err)
+	return wrong, nil
 }
 
-func (m *Manager) names() []string {
-	var names []string
+func (m *Manager) entries() []api.CatalogEntry {
+	list := make([]api.CatalogEntry, 0, len(m.catalog))
 	for _, e := range m.catalog {
-		names = append(names, e.name)
+		list = append(list, api.CatalogEntry{Name: e.name, Kind: e.kind(), Description: e.description})
 	}
-	return names
-}
-
-func (m *Manager) local(ctx context.Context) ([]string, error) {
-	kernels, err := m.store.Kernels(ctx)
-	var names []string
-	for _, k := range kernels {
-		names = append(names, k.Name)
-	}
-	return names, err
-}
-
-func (m *Manager) setName(ctx context.Context, id, name string) error {
-	_, err := m.store.UpdateKernel(ctx, id, func(k *store.Kernel) error {
-		k.Name = name
-		return nil
-	})
-	return err
+	return list
 }
 
 // make builds the kernel of a catalog entry in dir.
@@ -283,28 +184,9 @@ func idOf(dir layout.KernelDir, vmlinux string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil))[:16], nil
 }
 
-func (m *Manager) view(ctx context.Context, k store.Kernel) (api.Kernel, error) {
-	vms, err := m.store.VMs(ctx)
-	if err != nil {
-		return api.Kernel{}, err
-	}
-	return toAPI(k, vms), nil
-}
-
-func toAPI(k store.Kernel, vms []store.VM) api.Kernel {
+func toAPI(k store.Kernel, usedBy []string, changed bool) api.Kernel {
 	return api.Kernel{
 		Name: k.Name, Version: k.Version, Arch: k.Arch, Digest: k.Digest, SizeBytes: k.SizeBytes,
-		Source: k.Source, CreatedAt: k.CreatedAt, UsedBy: usedBy(vms, k.ID),
+		Source: k.Source, CreatedAt: k.CreatedAt, UsedBy: usedBy, Changed: changed,
 	}
-}
-
-// usedBy names the VMs made from the kernel.
-func usedBy(vms []store.VM, id string) []string {
-	names := []string{}
-	for _, vm := range vms {
-		if vm.KernelID == id {
-			names = append(names, vm.Name)
-		}
-	}
-	return names
 }

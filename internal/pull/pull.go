@@ -10,6 +10,7 @@ import (
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/debian"
 	"github.com/bangervm/banger/internal/operation"
+	"github.com/bangervm/banger/internal/store"
 )
 
 // Policies of Resolve.
@@ -23,39 +24,43 @@ const (
 type Report = func(stage string, progress api.Progress)
 
 // Noun says how the things of one noun are found, made and recorded. R is their
-// durable record. All functions may be called from several goroutines.
-type Noun[R any] struct {
+// durable record, V what a client sees of it. All functions may be called from
+// several goroutines.
+type Noun[R, V any] struct {
 	Name string // image, kernel; the operation's kind is <name>.pull
-	// Find gives the record with the exact name, or the exact id. Only an error
-	// of kind not-found means that there is none.
-	Find func(ctx context.Context, ref string) (R, error)
-	// Check looks whether the files of a record are there and readable.
-	Check func(ctx context.Context, rec R) error
-	// Catalog are the names that can be pulled, Local those that are here.
-	Catalog func() []string
-	Local   func(ctx context.Context) ([]string, error)
+	// Catalog lists what can be pulled; Local is left unset.
+	Catalog func() []api.CatalogEntry
 	// Make makes the files in dir, which exists and is empty, and gives the
 	// record. tempDir is for debian.Options. What it leaves on an error is
 	// removed.
 	Make func(ctx context.Context, name, dir, tempDir string, report func(debian.Progress)) (R, error)
-	// ID of a record, what tells its content from another (Digest), and the folder
-	// its files belong in.
+	// Check looks whether the files of a record are there and readable, and says
+	// what about them is wrong; nothing when they are whole.
+	Check func(rec R) (wrong string, err error)
+	// Dir is the folder that the files of an id belong in.
+	Dir func(id string) string
+
+	// ID of a record, where its name is, and what tells its content from another.
 	ID     func(R) string
+	NameOf func(*R) *string
 	Digest func(R) string
-	Dir    func(id string) string
-	// Insert records; it fails with kind exists when the name or id is taken.
-	// SetName renames a record, to nothing where another takes its name. Delete
-	// forgets one; kind not-found when there is none.
-	Insert  func(ctx context.Context, rec R) error
-	SetName func(ctx context.Context, id, name string) error
-	Delete  func(ctx context.Context, id string) error
-	// Result is what the operation shows of a record.
-	Result func(ctx context.Context, rec R, changed bool) (any, error)
+	// UsedID is the id of the thing that a VM was made from.
+	UsedID func(store.VM) string
+	View   func(rec R, usedBy []string, changed bool) V
+
+	// The store: Insert fails with kind exists when the name or id is taken; of
+	// the others only an error of kind not-found means that there is none.
+	Insert       func(ctx context.Context, rec R) error
+	Update       func(ctx context.Context, id string, change func(*R) error) (R, error)
+	ByID, ByName func(ctx context.Context, ref string) (R, error)
+	All          func(ctx context.Context) ([]R, error)
+	Delete       func(ctx context.Context, id string) error
+	VMs          func(ctx context.Context) ([]store.VM, error)
 }
 
-// Puller pulls the things of one noun.
-type Puller[R any] struct {
-	noun    Noun[R]
+// Puller finds, pulls and lists the things of one noun.
+type Puller[R, V any] struct {
+	noun    Noun[R, V]
 	staging string
 	ops     *operation.Registry
 	log     *slog.Logger
@@ -66,13 +71,13 @@ type Puller[R any] struct {
 
 // New makes a puller and registers its kind of operation. staging is the folder
 // things are made in, on the file system of their final folders.
-func New[R any](noun Noun[R], staging string, ops *operation.Registry, log *slog.Logger) *Puller[R] {
-	p := &Puller[R]{noun: noun, staging: staging, ops: ops, log: log}
+func New[R, V any](noun Noun[R, V], staging string, ops *operation.Registry, log *slog.Logger) *Puller[R, V] {
+	p := &Puller[R, V]{noun: noun, staging: staging, ops: ops, log: log}
 	ops.Register(operation.Kind{Name: p.kind(), OnCrash: operation.Undo, Steps: p.steps})
 	return p
 }
 
-func (p *Puller[R]) kind() string { return p.noun.Name + ".pull" }
+func (p *Puller[R, V]) kind() string { return p.noun.Name + ".pull" }
 
 // params are those of the operation.
 type params struct {
@@ -85,7 +90,7 @@ type params struct {
 // telling report, which may be nil, of the progress. Those who want the same
 // thing share one pull. It belongs to the daemon: when ctx ends, only the
 // waiting does.
-func (p *Puller[R]) Resolve(ctx context.Context, ref, policy string, report Report) (R, error) {
+func (p *Puller[R, V]) Resolve(ctx context.Context, ref, policy string, report Report) (R, error) {
 	var none R
 	switch policy {
 	case "", Missing, Never:
@@ -132,17 +137,17 @@ func (p *Puller[R]) Resolve(ctx context.Context, ref, policy string, report Repo
 
 // Local gives what is here under the exact name or id, and has its files. Only
 // an error of kind not-found means that there is none.
-func (p *Puller[R]) Local(ctx context.Context, ref string) (R, error) {
-	rec, err := p.noun.Find(ctx, ref)
+func (p *Puller[R, V]) Local(ctx context.Context, ref string) (R, error) {
+	rec, err := p.Find(ctx, ref)
 	if err == nil {
-		err = p.noun.Check(ctx, rec)
+		err = p.check(rec)
 	}
 	return rec, err
 }
 
 // Pull begins, or joins, the pull of a catalog name. What is here already is a
 // success that changed nothing, unless force.
-func (p *Puller[R]) Pull(ctx context.Context, name string, force bool) (api.Operation, error) {
+func (p *Puller[R, V]) Pull(ctx context.Context, name string, force bool) (api.Operation, error) {
 	id, err := p.start(ctx, name, force)
 	if err != nil {
 		return api.Operation{}, err
@@ -154,7 +159,7 @@ func (p *Puller[R]) Pull(ctx context.Context, name string, force bool) (api.Oper
 	if err != nil {
 		return api.Operation{}, err
 	}
-	result, err := p.noun.Result(ctx, rec, false)
+	result, err := p.view(ctx, rec, false)
 	if err != nil {
 		return api.Operation{}, err
 	}
@@ -163,7 +168,7 @@ func (p *Puller[R]) Pull(ctx context.Context, name string, force bool) (api.Oper
 
 // start gives the id of the pull of name under way, beginning one if there is
 // none; an empty id means that the thing is here and need not be pulled.
-func (p *Puller[R]) start(ctx context.Context, name string, force bool) (string, error) {
+func (p *Puller[R, V]) start(ctx context.Context, name string, force bool) (string, error) {
 	p.begin.Lock()
 	defer p.begin.Unlock()
 	// In this order: a pull that has ended by the first look has published by
@@ -191,7 +196,7 @@ func (p *Puller[R]) start(ctx context.Context, name string, force bool) (string,
 }
 
 // follow reports the progress of a pull and gives its end.
-func (p *Puller[R]) follow(ctx context.Context, id string, report Report) (api.Operation, error) {
+func (p *Puller[R, V]) follow(ctx context.Context, id string, report Report) (api.Operation, error) {
 	if report != nil {
 		watching, stop := context.WithCancel(ctx)
 		defer stop()
@@ -205,17 +210,18 @@ func (p *Puller[R]) follow(ctx context.Context, id string, report Report) (api.O
 }
 
 // known checks that the catalog has the name.
-func (p *Puller[R]) known(ctx context.Context, name string) error {
-	names := p.noun.Catalog()
-	for _, n := range names {
-		if n == name {
+func (p *Puller[R, V]) known(ctx context.Context, name string) error {
+	var names []string
+	for _, e := range p.noun.Catalog() {
+		if e.Name == name {
 			return nil
 		}
+		names = append(names, e.Name)
 	}
 	err := api.Errorf(api.KindNotFound, "cannot find %s %q: it is neither here nor in the catalog", p.noun.Name, name).
 		WithHint("banger %s catalog", p.noun.Name)
 	// Near names are a courtesy: without the local ones there are fewer.
-	local, lerr := p.noun.Local(ctx)
+	local, lerr := p.names(ctx)
 	if lerr != nil {
 		p.log.WarnContext(ctx, "no near names from the store", "error", lerr)
 	}
@@ -227,6 +233,6 @@ func (p *Puller[R]) known(ctx context.Context, name string) error {
 }
 
 // stagingDir names the staging folder of an operation.
-func (p *Puller[R]) stagingDir(op *operation.Op) string {
+func (p *Puller[R, V]) stagingDir(op *operation.Op) string {
 	return filepath.Join(p.staging, p.noun.Name+"-"+op.ID())
 }

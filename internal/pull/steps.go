@@ -21,7 +21,7 @@ const (
 	noteReplaced  = "replaced"  // string: the id whose name was taken
 )
 
-func (p *Puller[R]) steps(*operation.Op) ([]operation.Step, error) {
+func (p *Puller[R, V]) steps(*operation.Op) ([]operation.Step, error) {
 	return []operation.Step{
 		{Name: "make", Do: p.make, Undo: p.unmake},
 		{Name: "publish", Do: p.place, Undo: p.unplace},
@@ -29,7 +29,7 @@ func (p *Puller[R]) steps(*operation.Op) ([]operation.Step, error) {
 }
 
 // make makes the thing in its staging folder.
-func (p *Puller[R]) make(ctx context.Context, op *operation.Op) error {
+func (p *Puller[R, V]) make(ctx context.Context, op *operation.Op) error {
 	var in params
 	if err := op.Params(&in); err != nil {
 		return err
@@ -59,7 +59,7 @@ func (p *Puller[R]) make(ctx context.Context, op *operation.Op) error {
 	return op.Set(noteMade, rec)
 }
 
-func (p *Puller[R]) unmake(ctx context.Context, op *operation.Op) error {
+func (p *Puller[R, V]) unmake(ctx context.Context, op *operation.Op) error {
 	var errs []error
 	var temp string
 	if op.Get(noteTemp, &temp) {
@@ -73,7 +73,7 @@ func (p *Puller[R]) unmake(ctx context.Context, op *operation.Op) error {
 
 // place publishes: the name is checked again, the staging folder renamed to its
 // final one, the record inserted. Nothing slow happens under the lock.
-func (p *Puller[R]) place(ctx context.Context, op *operation.Op) error {
+func (p *Puller[R, V]) place(ctx context.Context, op *operation.Op) error {
 	var in params
 	if err := op.Params(&in); err != nil {
 		return err
@@ -86,9 +86,9 @@ func (p *Puller[R]) place(ctx context.Context, op *operation.Op) error {
 	p.publish.Lock()
 	defer p.publish.Unlock()
 
-	old, err := p.noun.Find(ctx, in.Name)
+	old, err := p.Find(ctx, in.Name)
 	switch {
-	case err == nil && p.noun.Digest(old) == p.noun.Digest(rec) && p.noun.Check(ctx, old) == nil:
+	case err == nil && p.noun.Digest(old) == p.noun.Digest(rec) && p.check(old) == nil:
 		if err := os.RemoveAll(p.stagingDir(op)); err != nil {
 			return err
 		}
@@ -101,7 +101,7 @@ func (p *Puller[R]) place(ctx context.Context, op *operation.Op) error {
 		if err := op.Set(noteReplaced, p.noun.ID(old)); err != nil {
 			return err
 		}
-		if err := p.noun.SetName(ctx, p.noun.ID(old), ""); err != nil {
+		if err := p.setName(ctx, p.noun.ID(old), ""); err != nil {
 			return err
 		}
 	case api.KindOf(err) != api.KindNotFound:
@@ -110,12 +110,12 @@ func (p *Puller[R]) place(ctx context.Context, op *operation.Op) error {
 
 	id := p.noun.ID(rec)
 	// The same content under no name any more: its files are good, or go.
-	if same, err := p.noun.Find(ctx, id); err == nil {
-		if p.noun.Check(ctx, same) == nil {
+	if same, err := p.Find(ctx, id); err == nil {
+		if p.check(same) == nil {
 			if err := os.RemoveAll(p.stagingDir(op)); err != nil {
 				return err
 			}
-			if err := p.noun.SetName(ctx, id, in.Name); err != nil {
+			if err := p.setName(ctx, id, in.Name); err != nil {
 				return err
 			}
 			return p.finish(ctx, op, rec, true)
@@ -143,15 +143,15 @@ func (p *Puller[R]) place(ctx context.Context, op *operation.Op) error {
 	return p.finish(ctx, op, rec, true)
 }
 
-func (p *Puller[R]) finish(ctx context.Context, op *operation.Op, rec R, changed bool) error {
-	result, err := p.noun.Result(ctx, rec, changed)
+func (p *Puller[R, V]) finish(ctx context.Context, op *operation.Op, rec R, changed bool) error {
+	result, err := p.view(ctx, rec, changed)
 	if err != nil {
 		return err
 	}
 	return op.SetResult(result)
 }
 
-func (p *Puller[R]) unplace(ctx context.Context, op *operation.Op) error {
+func (p *Puller[R, V]) unplace(ctx context.Context, op *operation.Op) error {
 	var in params
 	if err := op.Params(&in); err != nil {
 		return err
@@ -163,7 +163,7 @@ func (p *Puller[R]) unplace(ctx context.Context, op *operation.Op) error {
 	if op.Get(notePublished, &id) {
 		// The record is the last thing made: with it all is published, and may be
 		// in use already.
-		if rec, err := p.noun.Find(ctx, id); err == nil && p.noun.Check(ctx, rec) == nil {
+		if rec, err := p.Find(ctx, id); err == nil && p.check(rec) == nil {
 			return nil
 		}
 		if err := p.noun.Delete(ctx, id); err != nil && api.KindOf(err) != api.KindNotFound {
@@ -174,17 +174,16 @@ func (p *Puller[R]) unplace(ctx context.Context, op *operation.Op) error {
 	}
 	var replaced string
 	if op.Get(noteReplaced, &replaced) {
-		if err := p.noun.SetName(ctx, replaced, in.Name); err != nil && api.KindOf(err) != api.KindNotFound {
+		if err := p.setName(ctx, replaced, in.Name); err != nil && api.KindOf(err) != api.KindNotFound {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Recover removes what a dead daemon left in the staging folder. It is called
-// at start, before anything is pulled. What does not go is told of; a pull makes
-// a folder of its own.
-func (p *Puller[R]) Recover(ctx context.Context) error {
+// clearStaging removes what a dead daemon left in the staging folder. What does
+// not go is told of; a pull makes a folder of its own.
+func (p *Puller[R, V]) clearStaging(ctx context.Context) error {
 	entries, err := os.ReadDir(p.staging)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
