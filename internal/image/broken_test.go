@@ -13,6 +13,7 @@ import (
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/debian"
+	"github.com/bangervm/banger/internal/pull/pulltest"
 )
 
 // faultyMirror passes requests on to the host's own mirror, but for those that
@@ -144,13 +145,13 @@ func TestBrokenDownload(t *testing.T) {
 		if err == nil || e.Kind != api.KindUnavailable || !strings.Contains(e.Message, c.file) || !strings.Contains(e.Message, mirror.URL) || e.Hint == "" {
 			t.Errorf("%s: got %+v", c.name, e)
 		}
-		f.nothingLeft(t)
+		f.NothingLeft(t)
 	}
 	mirror.fault.Store(nil)
 	if _, err := f.Resolve(t.Context(), "small", "", nil); err != nil {
 		t.Errorf("the next call: %v", err)
 	}
-	f.nothingLeft(t)
+	f.NothingLeft(t)
 	f.noBuildFolders(t)
 }
 
@@ -193,28 +194,28 @@ func TestCancelledBuildLeavesNothing(t *testing.T) {
 	f.catalog = []entry{{name: "small", recipe: &recipe}}
 	f.opt.Build, f.opt.Mirror = Build, mirror.URL+"/debian"
 	op, err := f.Pull(t.Context(), api.Pull{Name: "small"})
-	must(t, err)
+	pulltest.Must(t, err)
 	<-stalled
 	begin := time.Now()
-	must(t, f.ops.Cancel(op.ID))
-	op, err = f.ops.Wait(t.Context(), op.ID)
+	pulltest.Must(t, f.Ops.Cancel(op.ID))
+	op, err = f.Ops.Wait(t.Context(), op.ID)
 	if err != nil || op.Status != api.OperationCancelled {
 		t.Errorf("%v: %s %+v", err, op.Status, op.Error)
 	}
 	t.Logf("cancelled in %v", time.Since(begin))
-	f.nothingLeft(t)
+	f.NothingLeft(t)
 	f.noBuildFolders(t)
 }
 
 // noBuildFolders checks that the build folders of all pulls are gone.
 func (f *fixture) noBuildFolders(t *testing.T) {
 	t.Helper()
-	ops, err := f.db.Operations(t.Context())
-	must(t, err)
+	ops, err := f.DB.Operations(t.Context())
+	pulltest.Must(t, err)
 	seen := 0
 	for _, op := range ops {
 		var notes struct{ Temp string }
-		must(t, json.Unmarshal(op.Notes, &notes))
+		pulltest.Must(t, json.Unmarshal(op.Notes, &notes))
 		if notes.Temp == "" {
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/pull/pulltest"
 )
 
 // tmpfs mounts a small disk; only root may.
@@ -18,7 +19,7 @@ func tmpfs(t *testing.T, size string) string {
 		t.Skip("needs root to mount a small disk")
 	}
 	dir := filepath.Join(t.TempDir(), "disk")
-	must(t, os.Mkdir(dir, 0o755))
+	pulltest.Must(t, os.Mkdir(dir, 0o755))
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
 		t.Skipf("cannot mount a small disk: %v", err)
 	}
@@ -67,9 +68,9 @@ func TestFullDiskIsNoSpace(t *testing.T) {
 			if api.KindOf(err) != api.KindNoSpace || !strings.Contains(err.Error(), c.says) || api.AsError(err).Hint == "" {
 				t.Errorf("got %v (%s)", err, api.KindOf(err))
 			}
-			f.nothingLeft(t)
+			f.NothingLeft(t)
 			left, err := os.ReadDir(tmp)
-			must(t, err)
+			pulltest.Must(t, err)
 			for _, e := range left {
 				if e.Name() != "disk" && strings.HasPrefix(e.Name(), "banger-build") {
 					t.Errorf("left: %s", e.Name())
