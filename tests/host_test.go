@@ -31,9 +31,10 @@ var bangerBin, baseRoot string
 
 func TestMain(m *testing.M) {
 	// Started in the background of a script, we and so the programs under test
-	// would ignore Ctrl-C. What is caught here is as by default in them.
+	// would ignore Ctrl-C, under nohup a hang-up. What is caught here is as by
+	// default in them.
 	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGHUP)
 	go func() {
 		<-interrupted
 		os.Exit(130)

@@ -10,11 +10,13 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,6 +41,14 @@ func TestMain(m *testing.M) {
 			}},
 		}))
 	}
+	// Started under nohup or in a script's background, we and so the commands
+	// under test would ignore these. What is caught here is as by default in them.
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGINT, syscall.SIGHUP)
+	go func() {
+		<-ended
+		os.Exit(130)
+	}()
 	os.Exit(m.Run())
 }
 
