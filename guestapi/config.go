@@ -36,11 +36,6 @@ type Config struct {
 	User    string   `json:"user,omitempty"`
 	// KernelRelease names the folder of the modules disk: /lib/modules/<it>.
 	KernelRelease string `json:"kernel_release,omitempty"`
-	// TrustModules loads the boot modules without their signatures, which the
-	// host checked when it fetched the kernel. In emulation the guest's kernel
-	// needs a sixth of the boot to check them again; the price is that it calls
-	// itself tainted by unsigned modules.
-	TrustModules bool `json:"trust_modules,omitempty"`
 	// Seed is random bytes for the guest's entropy pool.
 	Seed []byte `json:"seed"`
 	// Token admits to BulkPort: 64 characters of lower-case hex.

@@ -125,7 +125,7 @@ func (i *initProcess) boot() error {
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
 	addEntropy(cfg.Seed)
 	i.step("configuration")
-	if err := loadModules(guestapi.ModulesPath, cfg.TrustModules); err != nil {
+	if err := loadModules(guestapi.ModulesPath); err != nil {
 		return err
 	}
 	i.step("modules")

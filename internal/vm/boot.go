@@ -41,7 +41,7 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 	}
 	op.Stage("preparing disks")
 	token := newToken()
-	if err := m.prepare(ctx, rec, dir, choice.Accelerator, token); err != nil {
+	if err := m.prepare(ctx, rec, dir, token); err != nil {
 		return rec, false, err
 	}
 	op.Stage("booting")
@@ -122,7 +122,7 @@ func grows(path string, bytes int64) bool {
 // prepare makes what the VMM opens: both disks at once, new ones for a VM that
 // never ran, larger ones where the record wants that, and the initramfs. What it
 // made in vain it removes.
-func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, accel vmm.Accelerator, token string) error {
+func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, token string) error {
 	if err := safeID(rec.ID); err != nil {
 		return err
 	}
@@ -143,7 +143,6 @@ func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, a
 		if err != nil {
 			return err
 		}
-		config.TrustModules = accel == vmm.TCG
 		return m.d.Initrd(ctx, dir.Initrd(), m.d.Layout.Kernel(rec.KernelID), config)
 	})
 	return g.Wait()
