@@ -27,7 +27,7 @@ build: $(BIN) ## bin/banger: one static binary
 
 $(GUEST): $(SOURCES)
 	@mkdir -p bin $(@D)
-	CGO_ENABLED=0 GOOS=linux GOARCH=amd64 $(GO) build -trimpath -ldflags '-s -w' -o bin/banger-guest ./cmd/banger-guest
+	CGO_ENABLED=0 GOOS=linux GOARCH=amd64 $(GO) build -trimpath -ldflags '-s -w -X main.build=$(VERSION)' -o bin/banger-guest ./cmd/banger-guest
 	@$(GO) run ./internal/guestbin/pack bin/banger-guest $@
 
 $(BIN): $(GUEST) $(SOURCES)
