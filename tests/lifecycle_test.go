@@ -289,3 +289,23 @@ func TestOperationsAndEvents(t *testing.T) {
 	h.ok("operation", "prune", "--yes")
 	h.fails(3, nil, "operation", "show", id)
 }
+
+// The home is filled without waiting for the disk: a machine killed in its
+// first moments must find it whole or fill it again, never half or empty.
+func TestANewHomeSurvivesAKill(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	const look = `cd /root && md5sum .bashrc .profile && stat -c "%a %u:%g" . .bashrc .profile`
+	h.create("whole")
+	want := h.sh("whole", look)
+	for _, delay := range []time.Duration{0, 200 * time.Millisecond, time.Second} {
+		h.create("cut")
+		time.Sleep(delay) // the moment is what is varied
+		h.ok("vm", "kill", "cut")
+		h.ok("vm", "start", "cut")
+		if got := h.sh("cut", look); got != want {
+			t.Errorf("killed after %v:\n%s\nwant\n%s", delay, got, want)
+		}
+		h.ok("vm", "delete", "--force", "cut")
+	}
+}
