@@ -3,7 +3,6 @@ package api
 import (
 	"errors"
 	"fmt"
-	"net/http"
 )
 
 // Kind says what went wrong, for machines. The list is closed within version 1.
@@ -27,21 +26,22 @@ const (
 )
 
 // httpStatus and exitCode are the two tables that turn a kind into what the
-// outside world sees. An unknown kind is internal.
+// outside world sees. An unknown kind is internal. The numbers are net/http's,
+// which this package does without: the guest would pay for it at every boot.
 var httpStatus = map[Kind]int{
-	KindInvalid:     http.StatusBadRequest,
-	KindNotFound:    http.StatusNotFound,
-	KindExists:      http.StatusConflict,
-	KindBusy:        http.StatusTooManyRequests,
-	KindBadState:    http.StatusConflict,
-	KindDenied:      http.StatusForbidden,
-	KindUnavailable: http.StatusServiceUnavailable,
-	KindUnsupported: http.StatusNotImplemented,
-	KindNoSpace:     http.StatusInsufficientStorage,
-	KindGuest:       http.StatusBadGateway,
-	KindTimeout:     http.StatusGatewayTimeout,
+	KindInvalid:     400,
+	KindNotFound:    404,
+	KindExists:      409,
+	KindBusy:        429,
+	KindBadState:    409,
+	KindDenied:      403,
+	KindUnavailable: 503,
+	KindUnsupported: 501,
+	KindNoSpace:     507,
+	KindGuest:       502,
+	KindTimeout:     504,
 	KindCancelled:   499,
-	KindInternal:    http.StatusInternalServerError,
+	KindInternal:    500,
 }
 
 var exitCode = map[Kind]int{
@@ -65,7 +65,7 @@ func (k Kind) HTTPStatus() int {
 	if s, ok := httpStatus[k]; ok {
 		return s
 	}
-	return http.StatusInternalServerError
+	return 500
 }
 
 // ExitCode is the code the CLI exits with for an error of this kind.

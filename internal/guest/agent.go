@@ -1,23 +1,15 @@
 package guest
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"sync"
 	"time"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/guestapi"
 )
-
-// maxBody is the largest request body in bytes.
-const maxBody = 64 << 10
 
 // System is what the agent does to the whole machine. A nil method of Options'
 // System is answered with unsupported.
@@ -50,15 +42,18 @@ type Options struct {
 // Agent answers the API of package guestapi. One agent may serve several
 // listeners.
 type Agent struct {
-	opts Options
-	log  *slog.Logger
-	http *http.Server
+	opts   Options
+	log    *slog.Logger
+	routes map[string]func(*call) // by method and path
 
+	conns   sync.WaitGroup // connections being answered
 	wg      sync.WaitGroup // running commands' sessions
 	buffers bigBuffers
 
 	mu       sync.Mutex
-	closing  bool // no new commands
+	closing  bool          // no new commands
+	done     chan struct{} // closed with the agent: no new connections
+	open     map[io.Closer]struct{}
 	sessions map[*session]struct{}
 }
 
@@ -67,35 +62,17 @@ func NewAgent(opts Options, log *slog.Logger) *Agent {
 	if opts.spawn == nil {
 		opts.spawn = &hostSpawner{}
 	}
-	a := &Agent{opts: opts, log: log, sessions: map[*session]struct{}{}}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/health", a.health)
-	mux.HandleFunc("POST /v1/exec", a.exec)
-	mux.HandleFunc("POST /v1/shutdown", a.shutdown)
-	mux.HandleFunc("POST /v1/sync", a.sync)
-	mux.HandleFunc("POST /v1/time", a.setTime)
-	mux.HandleFunc("POST /v1/grow", a.grow)
-	mux.HandleFunc("GET /v1/stats", a.stats)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		replyError(w, api.Errorf(api.KindNotFound, "cannot answer: the agent has no %s %.100q", r.Method, r.URL.Path))
-	})
-	a.http = &http.Server{
-		Handler:           a.gate(mux),
-		ReadHeaderTimeout: 30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	a := &Agent{opts: opts, log: log, done: make(chan struct{}), open: map[io.Closer]struct{}{}, sessions: map[*session]struct{}{}}
+	a.routes = map[string]func(*call){
+		"GET /v1/health":    a.health,
+		"POST /v1/exec":     a.exec,
+		"POST /v1/shutdown": a.shutdown,
+		"POST /v1/sync":     a.sync,
+		"POST /v1/time":     a.setTime,
+		"POST /v1/grow":     a.grow,
+		"GET /v1/stats":     a.stats,
 	}
 	return a
-}
-
-// Serve answers on l until l fails or the agent is closed.
-func (a *Agent) Serve(l net.Listener) error {
-	err := a.http.Serve(l)
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
 }
 
 // Close ends all listeners and connections; commands get HUP as when their
@@ -103,135 +80,93 @@ func (a *Agent) Serve(l net.Listener) error {
 func (a *Agent) Close() error {
 	a.mu.Lock()
 	a.closing = true
-	for s := range a.sessions {
-		_ = s.conn.Close()
+	if !a.closed() {
+		close(a.done)
+	}
+	open := make([]io.Closer, 0, len(a.open))
+	for c := range a.open {
+		open = append(open, c)
 	}
 	a.mu.Unlock()
-	err := a.http.Close()
+	for _, c := range open {
+		_ = c.Close()
+	}
+	a.conns.Wait()
 	a.wg.Wait()
-	return err
+	return nil
 }
 
-// gate waits for the boot to be done and bounds bodies.
-func (a *Agent) gate(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a.opts.Ready != nil {
-			select {
-			case <-a.opts.Ready:
-			case <-r.Context().Done():
-				return
-			}
-		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		next.ServeHTTP(w, r)
-	})
-}
-
-func (a *Agent) health(w http.ResponseWriter, _ *http.Request) {
+func (a *Agent) health(c *call) {
 	h := guestapi.Health{Protocol: guestapi.Protocol, Build: a.opts.Build, BootID: a.opts.BootID, UptimeMS: uptime().Milliseconds()}
 	if a.opts.System.Warnings != nil {
 		h.Warnings = a.opts.System.Warnings()
 	}
-	reply(w, h)
+	c.reply(h)
 }
 
-func (a *Agent) sync(w http.ResponseWriter, _ *http.Request) {
+func (a *Agent) sync(c *call) {
 	if a.opts.System.Sync != nil {
 		a.opts.System.Sync()
 	}
-	w.WriteHeader(http.StatusNoContent)
+	c.replyStatus(204, nil)
 }
 
-func (a *Agent) setTime(w http.ResponseWriter, r *http.Request) {
+func (a *Agent) setTime(c *call) {
 	var t guestapi.Time
-	if !decode(w, r, &t) {
+	if !c.decode(&t) {
 		return
 	}
 	if a.opts.System.SetTime == nil {
-		replyError(w, errUnsupported("set the clock"))
+		c.replyError(errUnsupported("set the clock"))
 		return
 	}
 	if t.AdjustNano != 0 {
 		if err := a.opts.System.SetTime(time.Now().Add(time.Duration(t.AdjustNano))); err != nil {
-			replyError(w, err)
+			c.replyError(err)
 			return
 		}
 	}
-	reply(w, guestapi.TimeReply{UnixNano: time.Now().UnixNano()})
+	c.reply(guestapi.TimeReply{UnixNano: time.Now().UnixNano()})
 }
 
-func (a *Agent) grow(w http.ResponseWriter, r *http.Request) {
+func (a *Agent) grow(c *call) {
 	var g guestapi.Grow
-	if !decode(w, r, &g) {
+	if !c.decode(&g) {
 		return
 	}
 	if a.opts.System.Grow == nil {
-		replyError(w, errUnsupported("grow a disk"))
+		c.replyError(errUnsupported("grow a disk"))
 		return
 	}
 	n, err := a.opts.System.Grow(g.Role)
 	if err != nil {
-		replyError(w, err)
+		c.replyError(err)
 		return
 	}
-	reply(w, guestapi.GrowReply{Bytes: n})
+	c.reply(guestapi.GrowReply{Bytes: n})
 }
 
 // shutdown answers when the disks are clean, waits for the client to have the
 // answer, then powers off.
-func (a *Agent) shutdown(w http.ResponseWriter, r *http.Request) {
+func (a *Agent) shutdown(c *call) {
 	var s guestapi.Shutdown
-	if !decode(w, r, &s) {
+	if !c.decode(&s) {
 		return
 	}
 	if a.opts.System.Shutdown == nil {
-		replyError(w, errUnsupported("power off"))
+		c.replyError(errUnsupported("power off"))
 		return
 	}
 	a.refuse()
-	rep, off := a.opts.System.Shutdown(r.Context(), s)
+	rep, off := a.opts.System.Shutdown(context.Background(), s)
 	defer off()
-	body, err := json.Marshal(rep)
-	if err != nil {
-		return
-	}
-	conn, rw, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		return
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(500 * time.Millisecond))
-	resp := http.Response{StatusCode: http.StatusOK, ProtoMajor: 1, ProtoMinor: 1, Close: true,
-		ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body))}
-	if resp.Write(rw) == nil && rw.Flush() == nil {
-		_, _ = rw.Read(make([]byte, 1)) // the client closes when it has read all
-	}
+	_ = c.conn.SetDeadline(time.Now().Add(500 * time.Millisecond))
+	c.reply(rep)
+	_, _ = c.r.Read(make([]byte, 1)) // the client closes when it has read all
 }
 
 func errUnsupported(what string) error {
 	return api.Errorf(api.KindUnsupported, "cannot %s: this agent runs in no VM of its own", what)
-}
-
-// decode reads the JSON body into v; on an error it has answered.
-func decode(w http.ResponseWriter, r *http.Request, v any) bool {
-	if err := json.NewDecoder(r.Body).Decode(v); err != nil {
-		replyError(w, api.Errorf(api.KindInvalid, "cannot read the request: %w", err))
-		return false
-	}
-	return true
-}
-
-func reply(w http.ResponseWriter, v any) { replyStatus(w, http.StatusOK, v) }
-
-func replyError(w http.ResponseWriter, err error) {
-	e := api.AsError(err)
-	replyStatus(w, e.Kind.HTTPStatus(), api.ErrorReply{Error: e})
-}
-
-func replyStatus(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v)
 }
 
 // refuse lets no more commands begin.

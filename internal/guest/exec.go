@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -28,27 +27,21 @@ const (
 )
 
 // exec upgrades the connection and runs one session on it.
-func (a *Agent) exec(w http.ResponseWriter, r *http.Request) {
-	if r.Header.Get("Upgrade") != guestapi.ExecUpgrade {
-		replyError(w, api.Errorf(api.KindInvalid, "cannot run a command: the request does not upgrade to %s", guestapi.ExecUpgrade))
+func (a *Agent) exec(c *call) {
+	if c.upgrade != guestapi.ExecUpgrade {
+		c.replyError(api.Errorf(api.KindInvalid, "cannot run a command: the request does not upgrade to %s", guestapi.ExecUpgrade))
 		return
 	}
 	a.mu.Lock()
 	if a.closing {
 		a.mu.Unlock()
-		replyError(w, api.Errorf(api.KindBadState, "cannot run the command: the guest is shutting down"))
+		c.replyError(api.Errorf(api.KindBadState, "cannot run the command: the guest is shutting down"))
 		return
 	}
 	a.wg.Add(1)
 	a.mu.Unlock()
 	defer a.wg.Done()
-	conn, rw, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		replyError(w, api.Errorf(api.KindInternal, "cannot run the command: %w", err))
-		return
-	}
-	defer conn.Close()
-	s := &session{agent: a, conn: conn, r: rw.Reader, gone: make(chan struct{})}
+	s := &session{agent: a, conn: c.conn, r: c.r, gone: make(chan struct{})}
 	a.mu.Lock()
 	a.sessions[s] = struct{}{}
 	closing := a.closing
@@ -62,7 +55,7 @@ func (a *Agent) exec(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	const switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + guestapi.ExecUpgrade + "\r\n\r\n"
-	if _, err := conn.Write([]byte(switching)); err != nil {
+	if _, err := c.conn.Write([]byte(switching)); err != nil {
 		return
 	}
 	s.run()

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"bytes"
-	"net/http"
 	"os"
 	"strconv"
 	"time"
@@ -12,7 +11,7 @@ import (
 	"github.com/bangervm/banger/guestapi"
 )
 
-func (a *Agent) stats(w http.ResponseWriter, _ *http.Request) {
+func (a *Agent) stats(c *call) {
 	var s guestapi.Stats
 	meminfo, _ := os.ReadFile("/proc/meminfo")
 	s.MemoryTotalBytes = parseKiB(meminfo, "MemTotal:")
@@ -20,7 +19,7 @@ func (a *Agent) stats(w http.ResponseWriter, _ *http.Request) {
 	status, _ := os.ReadFile("/proc/self/status")
 	s.AgentRSSBytes = parseKiB(status, "VmRSS:")
 	s.Processes = countProcesses()
-	reply(w, s)
+	c.reply(s)
 }
 
 // parseKiB finds "key  N kB" in a file of /proc and gives it in bytes.
