@@ -1,22 +1,12 @@
 package kernel
 
 import (
-	"archive/tar"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
-	"os"
 	"path/filepath"
-	"runtime"
-	"strings"
 
-	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/debian"
-	"github.com/bangervm/banger/internal/ext4"
-	"github.com/bangervm/banger/internal/initramfs"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/pull"
 )
@@ -32,6 +22,11 @@ type Manifest struct {
 	BootModules []string          `json:"boot_modules"` // in the order to load them
 	Modules     int               `json:"modules"`      // in modules.ext4
 	Source      map[string]string `json:"source"`
+	// Warnings say what could not be told of the kernel, or is missing in it and
+	// can be missed.
+	Warnings []string `json:"warnings,omitempty"`
+	// Content is a digest of all that was put in, whatever became of it.
+	Content string `json:"content,omitempty"`
 }
 
 // manifestVersion is the generation of Manifest.
@@ -39,7 +34,7 @@ const manifestVersion = 1
 
 // bootModules are what a guest needs before it has its disks and its link; the
 // modules these need come along.
-var bootModules = [...]string{"virtio_mmio", "virtio_blk", "virtio_console", "overlay", "virtio_net"}
+var bootModules = [...]string{"virtio_mmio", "virtio_blk", "virtio_console", "overlay", "virtio_net", "ext4"}
 
 // Recipe is a kernel as a Debian package.
 type Recipe struct {
@@ -85,154 +80,6 @@ func Build(ctx context.Context, dir layout.KernelDir, recipe Recipe, opt BuildOp
 		return Manifest{}, noSpace(err, dir.Dir)
 	}
 	return m, nil
-}
-
-// Unpack makes all files of a kernel but the manifest out of a tree that holds
-// boot/vmlinuz-<release> and lib/modules/<release>, in one pass.
-func Unpack(r io.Reader, dir layout.KernelDir) (Manifest, error) {
-	u := unpacker{dir: dir, source: map[string]string{}}
-	spool, err := newSpool(dir.Dir)
-	if err != nil {
-		return Manifest{}, err
-	}
-	defer func() { _ = spool.Close() }()
-	u.modules = moduleSet{spool: spool}
-	if err := ext4.Write(dir.Modules(), ext4.UUID("modules "+dir.Dir), func(tw *tar.Writer) error {
-		if err := u.read(tar.NewReader(r), tw); err != nil {
-			return err
-		}
-		return u.index(tw)
-	}); err != nil {
-		return Manifest{}, err
-	}
-	order, err := u.boot()
-	if err != nil {
-		return Manifest{}, err
-	}
-	m := Manifest{
-		Version: manifestVersion, Release: u.release, Arch: runtime.GOARCH, Digest: u.digest,
-		BootModules: order, Modules: len(u.modules.list), Source: u.source,
-	}
-	if m.SizeBytes, err = sizeOf(dir); err != nil {
-		return Manifest{}, err
-	}
-	return m, nil
-}
-
-// sizeOf is what all files of a kernel take, as stored.
-func sizeOf(dir layout.KernelDir) (int64, error) {
-	var size int64
-	for _, p := range []string{dir.VMLinux(), dir.Modules(), dir.BootModules()} {
-		fi, err := os.Stat(p)
-		if err != nil {
-			return 0, err
-		}
-		size += fi.Size()
-	}
-	return size, nil
-}
-
-// unpacker sorts the members of one tree.
-type unpacker struct {
-	dir     layout.KernelDir
-	release string // of the kernel file
-	digest  string
-	source  map[string]string
-	modules moduleSet
-}
-
-func (u *unpacker) read(tr *tar.Reader, tw *tar.Writer) error {
-	for {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("cannot read kernel package: %w", err)
-		}
-		name, err := ext4.MemberPath(h.Name)
-		if err != nil {
-			return fmt.Errorf("cannot read kernel package: %w", err)
-		}
-		name = strings.TrimPrefix(name, "usr/") // where /lib is a link to it
-		switch {
-		case strings.HasPrefix(name, "boot/vmlinuz-") && h.Typeflag == tar.TypeReg:
-			if err := u.kernel(tr); err != nil {
-				return err
-			}
-			u.source["vmlinuz"] = strings.TrimPrefix(name, "boot/")
-		case strings.HasPrefix(name, "lib/modules/"):
-			if err := u.modules.add(h, strings.TrimPrefix(name, "lib/modules/"), tr, tw); err != nil {
-				return fmt.Errorf("cannot read kernel package: %w", err)
-			}
-		}
-	}
-	switch {
-	case u.release == "":
-		return api.Errorf(api.KindInvalid, "cannot use kernel package: it holds no boot/vmlinuz file")
-	case len(u.modules.list) == 0:
-		return api.Errorf(api.KindInvalid, "cannot use kernel package: it holds no modules")
-	case u.modules.release != u.release:
-		return api.Errorf(api.KindInvalid, "cannot use kernel package: its kernel is %s, its modules are for %s", u.release, u.modules.release)
-	}
-	return nil
-}
-
-// kernel writes vmlinux.
-func (u *unpacker) kernel(r io.Reader) error {
-	if u.release != "" {
-		return api.Errorf(api.KindInvalid, "cannot use kernel package: it holds more than one kernel")
-	}
-	f, err := os.OpenFile(u.dir.VMLinux(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	sum := sha256.New()
-	version, err := ExtractVMLinux(r, io.MultiWriter(f, sum))
-	u.release = firstWord(version)
-	u.source["version"] = version
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	u.digest = "sha256:" + hex.EncodeToString(sum.Sum(nil))
-	return err
-}
-
-// index writes the indexes that modprobe in the guest wants.
-func (u *unpacker) index(tw *tar.Writer) error {
-	return u.modules.writeIndexes(tw)
-}
-
-// boot writes boot.cpio and gives its modules in order.
-func (u *unpacker) boot() ([]string, error) {
-	order, err := u.modules.graph().closure(bootModules[:], u.modules.builtin)
-	if err != nil {
-		return nil, api.Errorf(api.KindUnsupported, "cannot boot a guest with kernel %s: %w", u.release, err)
-	}
-	f, err := os.OpenFile(u.dir.BootModules(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	var parts []initramfs.Module
-	for _, name := range order {
-		part, err := u.modules.open(name)
-		if err != nil {
-			_ = f.Close()
-			return nil, err
-		}
-		parts = append(parts, part)
-	}
-	err = initramfs.WriteModules(f, parts)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return order, err
 }
 
 // ReadManifest reads the manifest in a kernel's folder. A missing one is an

@@ -13,6 +13,8 @@ type modinfo struct {
 	depends []string
 	aliases []string
 	softdep []string
+	release string // of the kernel it was built for
+	bytes   int64  // of the section
 }
 
 // maxModinfo bounds the section with a module's own words, in bytes.
@@ -36,7 +38,9 @@ func readModinfo(b []byte) (modinfo, error) {
 	if err != nil {
 		return modinfo{}, fmt.Errorf(".modinfo section: %w", err)
 	}
-	return parseModinfo(data), nil
+	m := parseModinfo(data)
+	m.bytes = int64(len(data))
+	return m, nil
 }
 
 // parseModinfo reads key=value entries, each closed by a zero byte.
@@ -60,6 +64,8 @@ func parseModinfo(data []byte) modinfo {
 			m.aliases = append(m.aliases, v)
 		case "softdep":
 			m.softdep = append(m.softdep, v)
+		case "vermagic":
+			m.release, _, _ = strings.Cut(v, " ")
 		}
 	}
 	return m

@@ -3,11 +3,14 @@ package kernel
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"maps"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,13 +18,21 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/therootcompany/xz"
 
+	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/ext4"
 	"github.com/bangervm/banger/internal/initramfs"
 )
 
 // maxModule bounds one module, in bytes, uncompressed: it is the only thing
-// that is held in memory whole, one at a time.
-const maxModule = 64 << 20
+// that is held in memory whole, one at a time. maxModules bounds all of them on
+// the disk, maxWords what they say of themselves, which is kept in memory, and
+// maxStored one file that is no module.
+const (
+	maxModule  = 64 << 20
+	maxModules = 8 << 30
+	maxWords   = 128 << 20
+	maxStored  = 256 << 20
+)
 
 // module is one module of the tree.
 type module struct {
@@ -43,6 +54,8 @@ type moduleSet struct {
 	extra          graph // of a modules.dep that came with the tree
 	spool          *os.File
 	end            int64
+	words          int64    // of all modules about themselves, in bytes
+	seen           []string // each member as content counts it
 }
 
 // newSpool opens the file that holds all modules until it is known which are
@@ -81,22 +94,51 @@ func (s *moduleSet) add(h *tar.Header, name string, r io.Reader, tw *tar.Writer)
 		s.time = h.ModTime
 	}
 	switch h.Typeflag {
-	case tar.TypeDir, tar.TypeSymlink:
+	case tar.TypeSymlink:
+		s.count(h, below, nil)
+		fallthrough
+	case tar.TypeDir: // what is in it counts
 		return tw.WriteHeader(ext4.Member(h, name, ""))
 	case tar.TypeReg:
 	default:
 		return fmt.Errorf("member %.80q is neither a file, a folder nor a link", name)
 	}
-	for _, o := range ours {
-		if below != o {
-			continue
-		}
-		if o != "modules.dep" {
-			return nil
-		}
+	if h.Size > maxStored {
+		return fmt.Errorf("member %.80q has %d bytes", name, h.Size)
+	}
+	sum := sha256.New()
+	if err := s.addFile(h, name, below, io.TeeReader(r, sum), tw); err != nil {
+		return err
+	}
+	if !slices.Contains(ours[:], below) {
+		s.count(h, below, sum.Sum(nil))
+	}
+	return nil
+}
+
+// count notes a member for content.
+func (s *moduleSet) count(h *tar.Header, below string, sum []byte) {
+	s.seen = append(s.seen, fmt.Sprintf("%s\x00%c\x00%s\x00%x", below, h.Typeflag, h.Linkname, sum))
+}
+
+// content is a digest of the kernel and all its modules, in whichever order they
+// came and whenever they were made. The indexes, which we write, do not count.
+func (s *moduleSet) content(vmlinux string) string {
+	slices.Sort(s.seen)
+	sum := sha256.New()
+	_, _ = io.WriteString(sum, vmlinux+"\n"+strings.Join(s.seen, "\n"))
+	return "sha256:" + hex.EncodeToString(sum.Sum(nil))
+}
+
+// addFile takes a regular file.
+func (s *moduleSet) addFile(h *tar.Header, name, below string, r io.Reader, tw *tar.Writer) error {
+	if below == "modules.dep" {
 		var err error
 		s.extra, _, err = parseDep(io.LimitReader(r, maxModule))
 		return err
+	}
+	if slices.Contains(ours[:], below) {
+		return nil
 	}
 	if err := tw.WriteHeader(ext4.Member(h, name, "")); err != nil {
 		return err
@@ -160,6 +202,10 @@ func (s *moduleSet) addModule(h *tar.Header, below string, r io.Reader, tw *tar.
 	name := moduleName(below)
 	if name == "" {
 		return fmt.Errorf("module %.80q has no name", below)
+	}
+	s.words += info.bytes
+	if s.words > maxWords || s.end+int64(len(plain)) > maxModules {
+		return fmt.Errorf("module %.80q is one too many", below)
 	}
 	if _, err := s.spool.WriteAt(plain, s.end); err != nil {
 		return err
@@ -239,6 +285,61 @@ func (s *moduleSet) graph() graph {
 		}
 	}
 	return g
+}
+
+// bootGraph is graph with what modules ask for by a soft dependency, which only
+// modprobe would see to. Several modules may answer to one name: the generic one
+// runs on every processor.
+func (s *moduleSet) bootGraph() graph {
+	g := s.graph()
+	aliases := map[string]string{}
+	for _, m := range s.list {
+		for _, a := range m.info.aliases {
+			if old := aliases[a]; old == "" || !strings.HasSuffix(old, "_generic") && (strings.HasSuffix(m.info.name, "_generic") || m.info.name < old) {
+				aliases[a] = m.info.name
+			}
+		}
+	}
+	for _, m := range s.list {
+		for _, want := range softNeeds(m.info.softdep) {
+			name := moduleName(want)
+			if _, ok := s.byName[name]; !ok {
+				name = aliases[want]
+			}
+			if name != "" && name != m.info.name && !s.builtin[moduleName(want)] {
+				g[m.info.name] = append(slices.Clip(g[m.info.name]), name)
+			}
+		}
+	}
+	return g
+}
+
+// softNeeds lists what is to be loaded before a module (modprobe.d(5)).
+func softNeeds(softdep []string) []string {
+	var out []string
+	for _, line := range softdep {
+		before := false
+		for _, word := range strings.Fields(line) {
+			switch {
+			case strings.HasSuffix(word, ":"):
+				before = word == "pre:"
+			case before:
+				out = append(out, word)
+			}
+		}
+	}
+	return out
+}
+
+// sameRelease checks that modules were built for the kernel whose folder they
+// lie in, as far as they say what they were built for.
+func (s *moduleSet) sameRelease(names []string) error {
+	for _, name := range names {
+		if m := s.list[s.byName[name]].info; m.release != "" && m.release != s.release {
+			return api.Errorf(api.KindInvalid, "its kernel is %s, its module %s is for %.64s", s.release, name, m.release)
+		}
+	}
+	return nil
 }
 
 // open gives a module as a part of the initramfs.

@@ -64,6 +64,21 @@ type member struct {
 	typ  byte
 }
 
+// bootable is the configuration of a kernel with all that is no module.
+const bootable = `CONFIG_BLK_DEV_INITRD=y
+CONFIG_DEVTMPFS=y
+CONFIG_PROC_FS=y
+CONFIG_SYSFS=y
+CONFIG_TMPFS=y
+CONFIG_UNIX=y
+CONFIG_INET=y
+CONFIG_BINFMT_ELF=y
+CONFIG_ACPI=y
+CONFIG_PVH=y
+CONFIG_SERIAL_8250_CONSOLE=y
+CONFIG_UNIX98_PTYS=y
+`
+
 // kernelTree is a small kernel package: modules in several compressions.
 func kernelTree(t testing.TB) []member {
 	z, err := zstd.NewWriter(nil)
@@ -85,6 +100,7 @@ func kernelTree(t testing.TB) []member {
 	const m = "./usr/lib/modules/6.1.0-56-cloud-amd64/"
 	return []member{
 		{"./", nil, tar.TypeDir},
+		{"./boot/config-6.1.0-56-cloud-amd64", []byte(bootable), tar.TypeReg},
 		{"./boot/vmlinuz-6.1.0-56-cloud-amd64", bzImage(withSize(lz4Legacy(t, plain), len(plain))), tar.TypeReg},
 		{m, nil, tar.TypeDir},
 		{m + "modules.builtin", []byte("kernel/fs/ext4/ext4.ko\nkernel/drivers/virtio/virtio_mmio.ko\n"), tar.TypeReg},
@@ -191,10 +207,11 @@ func TestUnpackRefuses(t *testing.T) {
 		says    string
 	}{
 		"no kernel":         {without("vmlinuz"), api.KindInvalid, "no boot/vmlinuz"},
-		"no modules":        {without(".ko"), api.KindInvalid, "no modules"},
+		"no modules":        {without(".ko"), api.KindUnsupported, "virtio_blk (CONFIG_VIRTIO_BLK) for the disks"},
+		"not for QEMU":      {without("virtio_console"), api.KindUnsupported, "virtio_console (CONFIG_VIRTIO_CONSOLE) for the guest link"},
 		"a driver missing":  {without("virtio_blk"), api.KindUnsupported, "virtio_blk"},
 		"a need missing":    {without("/failover.ko"), api.KindUnsupported, "failover"},
-		"two kernels":       {with(kernelTree(t)[1]), api.KindInvalid, "more than one kernel"},
+		"two kernels":       {with(kernelTree(t)[2]), api.KindInvalid, "more than one kernel"},
 		"modules of others": {with(member{"lib/modules/9.9/kernel/x.ko", fakeModule(""), tar.TypeReg}), "", "two kernels"},
 		"a climbing path":   {with(member{"lib/modules/../../../etc/passwd", nil, tar.TypeReg}), "", "leaves the archive"},
 		"a device":          {with(member{mods + "x", nil, tar.TypeChar}), "", "neither a file"},
@@ -356,7 +373,7 @@ func FuzzModinfo(f *testing.F) {
 }
 
 func FuzzUnpack(f *testing.F) {
-	f.Add(archive(f, kernelTree(f)[2:9]))
+	f.Add(archive(f, kernelTree(f)[3:10]))
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, b []byte) {
 		tw := tar.NewWriter(io.Discard)
@@ -366,10 +383,8 @@ func FuzzUnpack(f *testing.F) {
 		}
 		defer func() { _ = spool.Close() }()
 		u := unpacker{dir: layout.KernelDir{Dir: "/nonexistent"}, source: map[string]string{}, modules: moduleSet{spool: spool}}
-		if err := u.read(tar.NewReader(bytes.NewReader(b)), tw); err == nil {
-			_ = u.index(tw)
-		}
-		_, _ = u.modules.graph().closure(bootModules[:], u.modules.builtin)
+		_ = u.read(tar.NewReader(bytes.NewReader(b)), tw)
+		_, _ = u.modules.bootGraph().closure(bootModules[:], u.modules.builtin)
 		_ = u.modules.writeIndexes(tar.NewWriter(io.Discard))
 	})
 }

@@ -233,13 +233,8 @@ func (e *elfChecker) Write(p []byte) (int, error) {
 }
 
 func (e *elfChecker) check() error {
-	switch {
-	case len(e.head) < 20 || !bytes.HasPrefix(e.head, []byte("\x7fELF")):
-		return errors.New("payload is no ELF file")
-	case e.head[4] != 2 || e.head[5] != 1:
-		return errors.New("payload is not a 64-bit little-endian kernel")
-	case binary.LittleEndian.Uint16(e.head[18:]) != 62:
-		return fmt.Errorf("payload is for ELF machine %d, not for x86-64", binary.LittleEndian.Uint16(e.head[18:]))
+	if err := checkELF(e.head); err != nil {
+		return fmt.Errorf("payload: %w", err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package kernel
 import (
 	"bytes"
 	"compress/gzip"
+	"debug/elf"
 	"encoding/binary"
 	"io"
 	"math/rand/v2"
@@ -26,9 +27,37 @@ func fakeVMLinux(size int) []byte {
 		}
 	}
 	b := bytes.Repeat(block, size/len(block)+1)[:size]
-	copy(b, "\x7fELF\x02\x01\x01")
-	binary.LittleEndian.PutUint16(b[18:], 62)
+	copy(b, elfHead(len(b), true))
 	return b
+}
+
+// elfHead is the beginning of a vmlinux of that size: one segment with all of it,
+// and the note by which QEMU starts it.
+func elfHead(size int, pvh bool) []byte {
+	const note = elfHeader + 2*elfSegment
+	le := binary.LittleEndian
+	b := make([]byte, note, note+20)
+	copy(b, "\x7fELF\x02\x01\x01")
+	le.PutUint16(b[16:], uint16(elf.ET_EXEC))
+	le.PutUint16(b[18:], uint16(elf.EM_X86_64))
+	le.PutUint32(b[20:], 1)
+	le.PutUint64(b[32:], elfHeader) // the program headers
+	le.PutUint16(b[52:], elfHeader)
+	le.PutUint16(b[54:], elfSegment)
+	le.PutUint16(b[56:], 2)
+	le.PutUint32(b[elfHeader:], uint32(elf.PT_LOAD))
+	le.PutUint64(b[elfHeader+32:], uint64(size))
+	le.PutUint32(b[elfHeader+elfSegment:], uint32(elf.PT_NOTE))
+	le.PutUint64(b[elfHeader+elfSegment+8:], note)
+	le.PutUint64(b[elfHeader+elfSegment+32:], 20)
+	typ := uint32(xenEntry)
+	if !pvh {
+		typ = 1
+	}
+	for _, v := range []uint32{4, 4, typ} {
+		b = le.AppendUint32(b, v)
+	}
+	return le.AppendUint32(append(b, "Xen\x00"...), 0x1000000)
 }
 
 // bzImage wraps a payload as the kernel's build does.
@@ -142,7 +171,7 @@ func TestExtractVMLinuxRefuses(t *testing.T) {
 		"cut":              {good[:len(good)-3000], "EOF"},
 		"unknown method":   {bzImage([]byte("BZh91AY&SY, and more of it")), "unknown way"},
 		"lz4, huge block":  {bzImage(withSize([]byte{2, 0x21, 0x4c, 0x18, 0xff, 0xff, 0xff, 0x7f, 1, 2, 3, 4, 5, 6}, 1)), "block of"},
-		"not an ELF":       {bzImage(withSize(lz4Legacy(t, bytes.Repeat([]byte("text "), 1000)), 5000)), "no ELF"},
+		"not an ELF":       {bzImage(withSize(lz4Legacy(t, bytes.Repeat([]byte("text "), 1000)), 5000)), "no ELF file"},
 		"not x86":          {bzImage(withSize(lz4Legacy(t, arm), len(arm))), "ELF machine 183"},
 	}
 	for name, c := range cases {
