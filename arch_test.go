@@ -52,6 +52,8 @@ func arrows() []arrow {
 		arrow{from: "internal/cli", to: "internal/store", reason: "the command line only renders what the daemon says"},
 		arrow{from: "internal/cli", to: "internal/image", reason: "the command line only renders what the daemon says"},
 		arrow{from: "internal/cli/ui", to: "internal/daemon", reason: "ui prints"},
+		arrow{from: "internal/seed", to: "internal/image", reason: "a seed is a folder or an archive made into a file system; whose it is, it does not know"},
+		arrow{from: "internal/seed", to: "internal/store", reason: "a seed is a folder or an archive made into a file system; whose it is, it does not know"},
 		arrow{from: "internal/layout", to: "internal/", reason: "names of files depend on nothing"},
 	)
 }

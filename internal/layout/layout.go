@@ -168,6 +168,10 @@ type ImageDir struct{ Dir string }
 func (d ImageDir) RootFS() string   { return filepath.Join(d.Dir, "rootfs.ext4") }
 func (d ImageDir) Manifest() string { return filepath.Join(d.Dir, "manifest.json") }
 
+// WorkSeed is what a new home is filled with in place of the image's /root, where
+// the image's owner gave one: ext4, its top folder is the home. See package seed.
+func (d ImageDir) WorkSeed() string { return filepath.Join(d.Dir, "work-seed.ext4") }
+
 // Kernel is the folder of one kernel.
 func (l Layout) Kernel(id string) KernelDir { return KernelDir{filepath.Join(l.Kernels(), id)} }
 

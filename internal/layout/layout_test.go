@@ -187,7 +187,7 @@ func TestEveryNameLiesInItsFolder(t *testing.T) {
 		"/r":          {l.DaemonSocket(), l.DaemonStartLock()},
 		"/s/vms/v":    {d.SystemDisk(), d.WorkDisk(), d.Initrd(), d.ConsoleLog(), d.KeeperLog(), d.VMMLog(), d.KeeperConfig(), d.Handle(), d.ExitFile()},
 		"/r/vm/v":     {d.KeeperSocket(), d.GuestSocket(), d.BulkSocket(), d.QMPSocket(), d.LinkSocket(), d.NetSocket()},
-		"/s/images/i": {i.RootFS(), i.Manifest()}, "/s/kernels/k": {k.VMLinux(), k.Modules(), k.BootModules(), k.Manifest()},
+		"/s/images/i": {i.RootFS(), i.Manifest(), i.WorkSeed()}, "/s/kernels/k": {k.VMLinux(), k.Modules(), k.BootModules(), k.Manifest()},
 	} {
 		for _, n := range names {
 			if filepath.Dir(n) != folder || seen[n] {
