@@ -6,12 +6,32 @@ const Protocol = 1
 // ConfigPath is where the initramfs holds Config, as JSON.
 const ConfigPath = "/banger/config.json"
 
-// ModulesPath is the folder of the initramfs with the boot modules;
-// its file "load" lists their file names, one a line, in the order to load them.
-const ModulesPath = "/banger/modules"
+// ModulesPath is the folder of the initramfs with the boot modules. Its file
+// LoadAlways lists the file names of those every guest needs, one a line, in the
+// order to load them; LoadAlways.TRANSPORT those of one transport, and LoadLater
+// those nothing waits for.
+const (
+	ModulesPath = "/banger/modules"
+	LoadAlways  = "load"
+	LoadLater   = "load.later"
+)
+
+// Transport is what carries the guest link.
+type Transport string
+
+// The transports. On TransportSerial one port carries all streams, see LinkKind;
+// on TransportVsock each connection is a stream.
+const (
+	TransportSerial Transport = "serial"
+	TransportVsock  Transport = "vsock"
+)
 
 // PortName is the name of the virtio-serial port that carries the guest link.
 const PortName = "banger.link.0"
+
+// VsockPort is the vsock port on which the agent serves. Only the host may
+// connect: what runs in the guest is not let in.
+const VsockPort = 1022
 
 // BulkPort is the TCP port in the guest on which the agent serves the same API
 // for streams that carry much data into the guest. The first 64 bytes of a connection
@@ -24,6 +44,8 @@ type Config struct {
 	Protocol int    `json:"protocol"`
 	VMID     string `json:"vm_id"`
 	Hostname string `json:"hostname"`
+	// Transport of the guest link; empty means serial.
+	Transport Transport `json:"transport,omitempty"`
 	// Probe makes the guest print ProbeReply on the console and reset: the
 	// accelerator probe. Nothing else is read then.
 	Probe bool `json:"probe,omitempty"`

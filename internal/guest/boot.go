@@ -125,8 +125,10 @@ func (i *initProcess) boot() error {
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
 	addEntropy(cfg.Seed)
 	i.step("configuration")
-	if err := loadModules(guestapi.ModulesPath); err != nil {
-		return err
+	for _, list := range []string{guestapi.LoadAlways, guestapi.LoadAlways + "." + string(cfg.Transport)} {
+		if err := loadModules(guestapi.ModulesPath, list); err != nil {
+			return err
+		}
 	}
 	i.step("modules")
 
@@ -134,7 +136,9 @@ func (i *initProcess) boot() error {
 	i.run(func() { i.spawn.run(ctx) })
 	i.run(i.signals)
 	i.newAgent()
-	i.run(func() { i.agent.serveStream(ctx, i.log, openPort) })
+	if err := i.serveLink(ctx); err != nil {
+		return err
+	}
 
 	if i.disks, err = findDisks("/sys/block", cfg.Disks); err != nil {
 		return err
@@ -190,6 +194,9 @@ func (i *initProcess) later() {
 		i.warn(err)
 	}
 	time.Sleep(firstCommand)
+	if err := loadModules(guestapi.ModulesPath, guestapi.LoadLater); err != nil {
+		i.warn(err)
+	}
 	for _, role := range []string{guestapi.RoleSystem, guestapi.RoleWork} {
 		if i.disks[role] == "" {
 			continue
@@ -220,6 +227,22 @@ func (i *initProcess) newAgent() {
 			},
 		},
 	}, i.log)
+}
+
+// serveLink answers on the guest link.
+func (i *initProcess) serveLink(ctx context.Context) error {
+	if i.cfg.Transport == guestapi.TransportSerial {
+		i.run(func() { i.agent.serveStream(ctx, i.log, openPort) })
+		return nil
+	}
+	l, err := listenVsock(guestapi.VsockPort)
+	if err != nil {
+		return fmt.Errorf("cannot listen for the host: %w", err)
+	}
+	i.run(func() {
+		i.fatal(fmt.Errorf("cannot go on: the guest link ended: %w", i.agent.Serve(l)))
+	})
+	return nil
 }
 
 // listenBulk serves the bulk way, on eth0's address only.
@@ -261,6 +284,10 @@ func parseConfig(b []byte) (guestapi.Config, error) {
 		return cfg, fmt.Errorf("cannot boot: %q is no host name", cfg.Hostname)
 	case strings.ContainsAny(cfg.KernelRelease, "/\x00") || cfg.KernelRelease == "." || cfg.KernelRelease == "..":
 		return cfg, fmt.Errorf("cannot boot: %q is no kernel release", cfg.KernelRelease)
+	case cfg.Transport == "":
+		cfg.Transport = guestapi.TransportSerial
+	case cfg.Transport != guestapi.TransportSerial && cfg.Transport != guestapi.TransportVsock:
+		return cfg, fmt.Errorf("cannot boot: this guest knows no transport %q", cfg.Transport)
 	}
 	return cfg, nil
 }

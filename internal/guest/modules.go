@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loadModules loads the kernel modules that dir's file "load" lists, in its
-// order. A missing list means that there are none.
-func loadModules(dir string) error {
-	list, err := os.ReadFile(filepath.Join(dir, "load"))
+// loadModules loads the kernel modules that dir's file of that name lists, in
+// its order. A missing list means that there are none.
+func loadModules(dir, name string) error {
+	list, err := os.ReadFile(filepath.Join(dir, name))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

@@ -44,7 +44,8 @@ func TestParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := WriteModules(&modules, []Module{
-		{"virtio.ko", 5, strings.NewReader("first")}, {"virtio_blk.ko", 6, strings.NewReader("second")},
+		{"virtio.ko", guestapi.LoadAlways, 5, strings.NewReader("first")}, {"vsock.ko", "load.vsock", 5, strings.NewReader("third")},
+		{"virtio_blk.ko", guestapi.LoadAlways, 6, strings.NewReader("second")},
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +70,7 @@ func TestParts(t *testing.T) {
 	}
 
 	dir, _ = unpack(t, modules.Bytes())
-	for name, want := range map[string]string{"load": "virtio.ko\nvirtio_blk.ko\n", "virtio.ko": "first", "virtio_blk.ko": "second"} {
+	for name, want := range map[string]string{"load": "virtio.ko\nvirtio_blk.ko\n", "load.vsock": "vsock.ko\n", "virtio.ko": "first", "virtio_blk.ko": "second"} {
 		if b, err := os.ReadFile(filepath.Join(dir, guestapi.ModulesPath, name)); err != nil || string(b) != want {
 			t.Errorf("%s: %q, %v", name, b, err)
 		}

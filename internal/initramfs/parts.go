@@ -4,7 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
-	"strings"
+	"maps"
+	"slices"
 
 	"github.com/bangervm/banger/guestapi"
 )
@@ -38,19 +39,22 @@ func WriteConfig(w io.Writer, cfg guestapi.Config) error {
 // Module is one kernel module of the boot part.
 type Module struct {
 	Name string // file name, e.g. virtio_blk.ko
+	List string // the list it is on, see guestapi.ModulesPath
 	Size int64
 	Data io.Reader
 }
 
-// WriteModules writes the part of one kernel: its boot modules, in the order to
-// load them, and the list that says so.
+// WriteModules writes the part of one kernel: its boot modules, each list in the
+// order to load it, and the lists that say so.
 func WriteModules(w io.Writer, modules []Module) error {
 	c := NewCPIO(w)
-	var load strings.Builder
+	lists := map[string][]byte{guestapi.LoadAlways: nil}
 	for _, m := range modules {
 		c.File(guestapi.ModulesPath+"/"+m.Name, 0o644, m.Size, m.Data)
-		load.WriteString(m.Name + "\n")
+		lists[m.List] = append(lists[m.List], m.Name+"\n"...)
 	}
-	c.File(guestapi.ModulesPath+"/load", 0o644, int64(load.Len()), strings.NewReader(load.String()))
+	for _, name := range slices.Sorted(maps.Keys(lists)) {
+		c.File(guestapi.ModulesPath+"/"+name, 0o644, int64(len(lists[name])), bytes.NewReader(lists[name]))
+	}
 	return c.Close()
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/debian"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/pull"
@@ -19,7 +20,7 @@ type Manifest struct {
 	Arch        string            `json:"arch"`
 	Digest      string            `json:"digest"`       // of vmlinux
 	SizeBytes   int64             `json:"size_bytes"`   // of all files, as stored
-	BootModules []string          `json:"boot_modules"` // in the order to load them
+	BootModules []string          `json:"boot_modules"` // each list in the order to load it
 	Modules     int               `json:"modules"`      // in modules.ext4
 	Source      map[string]string `json:"source"`
 	// Warnings say what could not be told of the kernel, or is missing in it and
@@ -27,14 +28,13 @@ type Manifest struct {
 	Warnings []string `json:"warnings,omitempty"`
 	// Content is a digest of all that was put in, whatever became of it.
 	Content string `json:"content,omitempty"`
+	// Transports of the guest link that this kernel has the drivers of; a
+	// manifest from before there were several names none, which means serial.
+	Transports []guestapi.Transport `json:"transports,omitempty"`
 }
 
 // manifestVersion is the generation of Manifest.
 const manifestVersion = 1
-
-// bootModules are what a guest needs before it has its disks and its link; the
-// modules these need come along.
-var bootModules = [...]string{"virtio_mmio", "virtio_blk", "virtio_console", "overlay", "virtio_net", "ext4"}
 
 // Recipe is a kernel as a Debian package.
 type Recipe struct {

@@ -18,6 +18,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/layout"
 )
 
@@ -118,6 +119,70 @@ func kernelTree(t testing.TB) []member {
 	}
 }
 
+// hasList says whether one of the lists in boot.cpio is that one.
+func hasList(boot []byte, modules []string) bool {
+	text := "\x00" + strings.Join(modules, ".ko\n") + ".ko\n"
+	for {
+		_, rest, found := bytes.Cut(boot, []byte(text))
+		if !found {
+			return false
+		}
+		if rest[0] == 0 || bytes.HasPrefix(rest, []byte("070701")) { // the end of the member
+			return true
+		}
+		boot = rest
+	}
+}
+
+// Each transport's driver is on a list of its own, and a kernel without the
+// driver of one is for those VMMs that have the other.
+func TestTransports(t *testing.T) {
+	t.Parallel()
+	const mods = "usr/lib/modules/6.1.0-56-cloud-amd64/kernel/"
+	whole := append(kernelTree(t),
+		member{mods + "vsock.ko", fakeModule(info("vsock", "")), tar.TypeReg},
+		member{mods + "vmw_vsock_virtio_transport_common.ko", fakeModule(info("vmw_vsock_virtio_transport_common", "vsock")), tar.TypeReg},
+		member{mods + "vmw_vsock_virtio_transport.ko", fakeModule(info("vmw_vsock_virtio_transport", "vmw_vsock_virtio_transport_common,virtio_ring,virtio,vsock")), tar.TypeReg},
+		member{mods + "virtio_balloon.ko", fakeModule(info("virtio_balloon", "virtio,virtio_ring")), tar.TypeReg},
+	)
+	lists := map[string][]string{
+		"serial": {"virtio_console"},
+		"vsock":  {"vsock", "vmw_vsock_virtio_transport_common", "vmw_vsock_virtio_transport"},
+		"later":  {"virtio_balloon"},
+	}
+	for without, want := range map[string][]string{
+		"nothing":                    {"serial", "vsock", "later"},
+		"virtio_console":             {"vsock", "later"},
+		"vmw_vsock_virtio_transport": {"serial", "later"},
+		"virtio_balloon":             {"serial", "vsock"},
+	} {
+		tree := slices.DeleteFunc(slices.Clone(whole), func(m member) bool { return strings.HasSuffix(m.name, "/"+without+".ko") })
+		dir := layout.KernelDir{Dir: t.TempDir()}
+		m, err := Unpack(bytes.NewReader(archive(t, tree)), dir)
+		if err != nil {
+			t.Errorf("without %s: %v", without, err)
+			continue
+		}
+		boot, err := os.ReadFile(dir.BootModules())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, list := range lists {
+			if hasList(boot, list) != slices.Contains(want, name) {
+				t.Errorf("without %s: list %s", without, name)
+			}
+		}
+		for _, transport := range []guestapi.Transport{guestapi.TransportSerial, guestapi.TransportVsock} {
+			if m.Carries(transport) != slices.Contains(want, string(transport)) {
+				t.Errorf("without %s: transport %s", without, transport)
+			}
+		}
+	}
+	if old := (Manifest{}); !old.Carries(guestapi.TransportSerial) || old.Carries(guestapi.TransportVsock) {
+		t.Error("a manifest from before there were several transports")
+	}
+}
+
 func archive(t testing.TB, members []member) []byte {
 	var b bytes.Buffer
 	tw := tar.NewWriter(&b)
@@ -142,7 +207,7 @@ func TestUnpack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"virtio_ring", "virtio", "virtio_blk", "virtio_console", "overlay", "failover", "net_failover", "virtio_net"}
+	want := []string{"virtio_ring", "virtio", "virtio_blk", "overlay", "failover", "net_failover", "virtio_net", "virtio_console"}
 	if d := cmp.Diff(want, m.BootModules); d != "" {
 		t.Error(d)
 	}
@@ -153,8 +218,10 @@ func TestUnpack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Contains(boot, []byte(strings.Join(want, ".ko\n")+".ko\n")) {
-		t.Error("boot.cpio lacks the list of modules in order")
+	for _, list := range [][]string{want[:len(want)-1], want[len(want)-1:]} {
+		if !hasList(boot, list) {
+			t.Errorf("boot.cpio lacks the list %v", list)
+		}
 	}
 	if n := bytes.Count(boot, []byte("\x7fELF")); n != len(want) {
 		t.Errorf("boot.cpio has %d uncompressed modules, want %d", n, len(want))
@@ -384,7 +451,8 @@ func FuzzUnpack(f *testing.F) {
 		defer func() { _ = spool.Close() }()
 		u := unpacker{dir: layout.KernelDir{Dir: "/nonexistent"}, source: map[string]string{}, modules: moduleSet{spool: spool}}
 		_ = u.read(tar.NewReader(bytes.NewReader(b)), tw)
-		_, _ = u.modules.bootGraph().closure(bootModules[:], u.modules.builtin)
+		u.transports = []guestapi.Transport{guestapi.TransportSerial, guestapi.TransportVsock}
+		_, _ = u.plan()
 		_ = u.modules.writeIndexes(tar.NewWriter(io.Discard))
 	})
 }

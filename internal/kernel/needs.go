@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/guestapi"
 )
 
 // need is something that a guest needs of its kernel.
@@ -111,6 +112,8 @@ type verdict struct {
 	unseen   []need // of lacking, those that are only not seen
 	builtin  []string
 	warnings []string
+	// transports are the guest links of the VMMs that can start it.
+	transports []guestapi.Transport
 }
 
 // judge compares a kernel with the needs. A kernel must serve one of the links.
@@ -134,6 +137,12 @@ func (e evidence) judge() verdict {
 		}
 	}
 	v.lacking = without[anyLink]
+	if len(without[serial]) == 0 {
+		v.transports = append(v.transports, guestapi.TransportSerial)
+	}
+	if len(without[vsock]) == 0 {
+		v.transports = append(v.transports, guestapi.TransportVsock)
+	}
 	switch {
 	case len(without[serial]) > 0 && len(without[vsock]) > 0:
 		v.lacking = append(v.lacking, without[serial]...)
@@ -184,7 +193,7 @@ func (u *unpacker) check(unchecked bool) error {
 		}
 	}
 	v := e.judge()
-	u.warnings = v.warnings
+	u.warnings, u.transports = v.warnings, v.transports
 	u.assume(v.builtin)
 	if len(v.lacking) == 0 {
 		return nil
@@ -198,6 +207,9 @@ func (u *unpacker) check(unchecked bool) error {
 	}
 	u.warnings = append(u.warnings, "taken unchecked, though it seems to lack "+list(v.lacking))
 	u.assume(names(v.lacking))
+	if len(u.transports) == 0 {
+		u.transports = []guestapi.Transport{guestapi.TransportSerial}
+	}
 	return nil
 }
 

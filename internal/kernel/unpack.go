@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/ext4"
 	"github.com/bangervm/banger/internal/initramfs"
 	"github.com/bangervm/banger/internal/layout"
@@ -58,13 +59,17 @@ func unpack(dir layout.KernelDir, unchecked bool, read func(*unpacker, *tar.Writ
 	if err := u.check(unchecked); err != nil {
 		return Manifest{}, err
 	}
-	order, err := u.boot()
+	plan, err := u.plan()
 	if err != nil {
+		return Manifest{}, err
+	}
+	if err := u.boot(plan); err != nil {
 		return Manifest{}, err
 	}
 	m := Manifest{
 		Version: manifestVersion, Release: u.release, Arch: runtime.GOARCH, Digest: u.digest,
-		BootModules: order, Modules: len(u.modules.list), Source: u.source, Warnings: u.warnings, Content: u.modules.content(u.digest),
+		BootModules: plan.names(), Modules: len(u.modules.list), Source: u.source, Warnings: u.warnings, Content: u.modules.content(u.digest),
+		Transports: u.transports,
 	}
 	if m.SizeBytes, err = sizeOf(dir); err != nil {
 		return Manifest{}, err
@@ -94,7 +99,9 @@ type unpacker struct {
 	config   config // that lies beside the kernel; nil: none
 	source   map[string]string
 	warnings []string
-	modules  moduleSet
+	// transports are those that the check found the kernel fit for.
+	transports []guestapi.Transport
+	modules    moduleSet
 }
 
 // read takes all members of a tree.
@@ -150,27 +157,26 @@ func (u *unpacker) whole() error {
 	return nil
 }
 
-// boot writes boot.cpio and gives its modules in order.
-func (u *unpacker) boot() ([]string, error) {
-	order, err := u.modules.bootGraph().closure(bootModules[:], u.modules.builtin)
-	if err != nil {
-		return nil, api.Errorf(api.KindUnsupported, "cannot boot a guest with kernel %s: %w", u.release, err)
-	}
-	if err := u.modules.sameRelease(order); err != nil {
-		return nil, err
+// boot writes boot.cpio.
+func (u *unpacker) boot(plan bootPlan) error {
+	if err := u.modules.sameRelease(plan.names()); err != nil {
+		return err
 	}
 	f, err := os.OpenFile(u.dir.BootModules(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var parts []initramfs.Module
-	for _, name := range order {
-		part, err := u.modules.open(name)
-		if err != nil {
-			_ = f.Close()
-			return nil, err
+	for _, l := range plan {
+		for _, name := range l.modules {
+			part, err := u.modules.open(name)
+			if err != nil {
+				_ = f.Close()
+				return err
+			}
+			part.List = l.name
+			parts = append(parts, part)
 		}
-		parts = append(parts, part)
 	}
 	err = initramfs.WriteModules(f, parts)
 	if err == nil {
@@ -179,5 +185,5 @@ func (u *unpacker) boot() ([]string, error) {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	return order, err
+	return err
 }
