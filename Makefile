@@ -12,7 +12,7 @@ SOURCES := $(shell find api client cmd guestapi internal -name '*.go' -not -name
 # What `make run` runs: a shell where there is a terminal, else one command.
 ARGS    ?= $(shell if [ -t 0 ] && [ -t 1 ]; then echo "vm run"; else echo "vm run --rm -- sh -c 'uname -srm; cat /etc/os-release'"; fi)
 
-.PHONY: help run build test lint unit test-vm fuzz bench docs clean deps
+.PHONY: help run build test lint unit test-vm fuzz bench docs clean deps lab lab-shell lab-build bin/lab
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,24 @@ fuzz: $(GUEST) ## every fuzz target for a moment (FUZZTIME=2000x)
 bench: build ## the figures of SPECIFICATION.md: a table and bench-results/*.json
 	@scripts/deps bench
 	$(GO) run ./tests/bench
+
+# CMD reaches the lab untouched: make would expand its dollars.
+export LAB_CMD = $(value CMD)
+
+bin/lab: $(BIN)
+	@CGO_ENABLED=0 $(GO) build -o $@ ./tests/lab
+
+lab: bin/lab ## a host with real KVM, in emulation: CMD='banger doctor' there (AS=dev, TEST=./PACKAGE RUN=TestX, LAB='-timeout 20m')
+	@scripts/deps lab
+	@bin/lab run $(if $(AS),-as $(AS)) $(if $(TEST),-test $(TEST)) $(if $(RUN),-run '$(RUN)') $(LAB)
+
+lab-shell: bin/lab ## a shell in it
+	@scripts/deps lab
+	@bin/lab shell $(if $(AS),-as $(AS)) $(LAB)
+
+lab-build: bin/lab ## fill its cache
+	@scripts/deps lab
+	@bin/lab build
 
 docs: build ## docs/reference and api/openapi.json from the code
 	$(GO) test ./internal/cli/gendocs ./internal/daemon -count=1 -run 'Reference|OpenAPI' -update

@@ -31,8 +31,19 @@ type Options struct {
 	// Device is /dev/kvm when empty.
 	Device string
 	// FirstOutput is how long the guest's kernel may take to say its first
-	// word, Total how long until userspace. Zero means 5 s and 20 s.
+	// word, Total how long until userspace. Zero means 5 s and 20 s, and more on
+	// a slow host; see patience.
 	FirstOutput, Total time.Duration
+}
+
+// slowest is how many times what is usual a slow host gets.
+const slowest = 6
+
+// patience is how long a guest may take on a host that took so long to launch
+// its VMM. That is 0.1 s as a rule; on a host that is busy, or emulated itself,
+// all else takes longer in the same measure.
+func patience(usual, launch time.Duration) time.Duration {
+	return min(max(usual, usual*(launch/(100*time.Millisecond))/slowest), slowest*usual)
 }
 
 // memory of the probe's guest in bytes.
@@ -107,10 +118,10 @@ func boot(ctx context.Context, o Options) (verdict, error) {
 	}
 
 	began := time.Now()
-	deadline, cancel := context.WithTimeout(ctx, o.Total)
+	launch, cancel := context.WithTimeout(ctx, slowest*o.Total)
 	defer cancel()
 	out := newListener(guestapi.ProbeReply)
-	m, err := o.Driver.Start(deadline, vmm.Spec{
+	m, err := o.Driver.Start(launch, vmm.Spec{
 		ID: "probe", Name: "probe", VCPUs: 1, MemoryBytes: memory, Accelerator: vmm.KVM,
 		Kernel: o.Kernel, Initrd: initrd,
 		// The kernel's first words, long before its console is set up.
@@ -132,7 +143,11 @@ func boot(ctx context.Context, o Options) (verdict, error) {
 		<-m.Done()
 	}()
 
-	first := time.NewTimer(o.FirstOutput)
+	launched := time.Since(began)
+	firstOutput, total := patience(o.FirstOutput, launched), patience(o.Total, launched)
+	deadline, cancel := context.WithTimeout(ctx, total)
+	defer cancel()
+	first := time.NewTimer(firstOutput)
 	defer first.Stop()
 	said := out.first
 	for {
@@ -143,7 +158,7 @@ func boot(ctx context.Context, o Options) (verdict, error) {
 			first.Stop()
 			said = nil
 		case <-first.C:
-			return tcg("a guest's kernel said nothing within %s", o.FirstOutput)
+			return tcg("a guest's kernel said nothing within %s", firstOutput.Round(time.Millisecond))
 		case <-m.Done():
 			select {
 			case <-out.found: // its last words were the right ones
@@ -155,7 +170,7 @@ func boot(ctx context.Context, o Options) (verdict, error) {
 		case <-ctx.Done():
 			return verdict{}, ctx.Err()
 		case <-deadline.Done():
-			return tcg("a guest did not reach its userspace within %s", o.Total)
+			return tcg("a guest did not reach its userspace within %s", total.Round(time.Millisecond))
 		}
 	}
 }

@@ -146,3 +146,17 @@ func TestNoAnswer(t *testing.T) {
 		}
 	}
 }
+
+// A host that takes long to launch the VMM gets longer for the guest, up to a
+// limit; a fast one never less than what is usual.
+func TestSlowHostsGetLonger(t *testing.T) {
+	t.Parallel()
+	for launch, want := range map[time.Duration]time.Duration{
+		0: 20 * time.Second, 50 * time.Millisecond: 20 * time.Second, 600 * time.Millisecond: 20 * time.Second,
+		1200 * time.Millisecond: 40 * time.Second, 3600 * time.Millisecond: 2 * time.Minute, time.Minute: 2 * time.Minute,
+	} {
+		if got := patience(20*time.Second, launch); got != want {
+			t.Errorf("a launch of %s gives %s, not %s", launch, got, want)
+		}
+	}
+}

@@ -47,7 +47,7 @@ func (d *Driver) Check(ctx context.Context) (vmm.Version, error) {
 	if d.checked == id {
 		return d.version, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // an emulated or busy host is slow to load it
 	defer cancel()
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, "--version")
