@@ -42,6 +42,8 @@ func arrows() []arrow {
 		arrow{from: "internal/operation", to: "internal/vm", reason: "long work knows no noun"},
 		arrow{from: "internal/operation", to: "internal/image", reason: "long work knows no noun"},
 		arrow{from: "internal/operation", to: "internal/kernel", reason: "long work knows no noun"},
+		arrow{from: "internal/bundle", to: "internal/", reason: "a format of files stands alone"},
+		arrow{from: "internal/signature", to: "internal/", reason: "a format of files stands alone"},
 		arrow{from: "internal/store", to: "internal/", reason: "records know nothing of those who use them"},
 		arrow{from: "internal/guest", to: "internal/", reason: "the guest must stay small: guestapi and api only"},
 		arrow{from: "internal/vmm/", to: "internal/vm", reason: "a driver knows files and sizes, no VM record"},
