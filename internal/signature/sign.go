@@ -23,7 +23,7 @@ type SecretKey struct{ key minisign.PrivateKey }
 func LoadSecretKey(path string, password func() (string, error)) (SecretKey, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return SecretKey{}, api.Errorf(kindOf(err), "cannot read the signing key: %w", err).WithHint("minisign -G -s %s", path)
+		return SecretKey{}, api.Errorf(kindOf(err), "cannot read the signing key: %w", err).WithHint("banger image bundle --help")
 	}
 	defer func() { _ = f.Close() }()
 	b, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
@@ -51,7 +51,7 @@ func LoadSecretKey(path string, password func() (string, error)) (SecretKey, err
 }
 
 func notAKey(path string) error {
-	return api.Errorf(api.KindInvalid, "cannot read the signing key %s: it is no secret key of minisign", path).WithHint("minisign -G -s %s", path)
+	return api.Errorf(api.KindInvalid, "cannot read the signing key %s: it is no secret key of minisign", path).WithHint("banger image bundle --help")
 }
 
 // trimEnd takes line ends off, which the library would decode.
