@@ -114,6 +114,13 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	if d := cmp.Diff(wrote, got); d != "" {
 		t.Error(d)
 	}
+	peeked, err := Peek(t.Context(), bytes.NewReader(b), Options{Kind: "image", Rules: rules})
+	if d := cmp.Diff(wrote.Manifest, peeked); err != nil || d != "" {
+		t.Errorf("%v %s", err, d)
+	}
+	if _, err := Peek(t.Context(), bytes.NewReader(b), Options{Kind: "cake", Rules: rules}); api.KindOf(err) != api.KindInvalid {
+		t.Errorf("another kind: %v", err)
+	}
 	sum := sha256.Sum256(b)
 	if wrote.Digest != "sha256:"+hex.EncodeToString(sum[:]) || wrote.SizeBytes != int64(len(b)) {
 		t.Errorf("said %s, %d bytes; it is %x, %d bytes", wrote.Digest, wrote.SizeBytes, sum, len(b))

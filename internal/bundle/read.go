@@ -55,7 +55,7 @@ func Read(ctx context.Context, r io.Reader, dir string, opt Options) (info Info,
 		}
 		made.remove()
 	}()
-	zr, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+	zr, err := decompress(in)
 	if err != nil {
 		return Info{}, err
 	}
@@ -70,25 +70,32 @@ func Read(ctx context.Context, r io.Reader, dir string, opt Options) (info Info,
 	return Info{Digest: digestOf(in.sum), SizeBytes: in.n, Manifest: m}, nil
 }
 
+// Peek reads no more of a bundle than it takes to see its manifest, which
+// nobody has checked against the members yet. Errors are those of Read.
+func Peek(ctx context.Context, r io.Reader, opt Options) (Manifest, error) {
+	in := &source{ctx: ctx, r: r, sum: sha256.New()}
+	zr, err := decompress(in)
+	if err != nil {
+		return Manifest{}, err
+	}
+	defer zr.Close()
+	m, err := readManifest(tar.NewReader(zr), opt)
+	if err != nil && in.err != nil {
+		err = in.err
+	}
+	return m, err
+}
+
+func decompress(r io.Reader) (*zstd.Decoder, error) {
+	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+}
+
 func readTar(counted *meter, zr io.Reader, made *maker, opt Options) (Manifest, error) {
 	r := counted.reader(zr)
 	tr := tar.NewReader(r) // reads block by block, never ahead
-	h, err := next(tr)
-	switch {
-	case err != nil:
-		return Manifest{}, invalid(err)
-	case h.Name != manifestName:
-		return Manifest{}, invalid(fmt.Errorf("its first member is %.80q, not %s", h.Name, manifestName))
-	case h.Size > maxManifest:
-		return Manifest{}, invalid(fmt.Errorf("its manifest has %d bytes, more than %d", h.Size, maxManifest))
-	}
-	b, err := io.ReadAll(io.LimitReader(tr, maxManifest))
+	m, err := readManifest(tr, opt)
 	if err != nil {
-		return Manifest{}, invalid(err)
-	}
-	m, err := parseManifest(b, opt.Kind, opt.Rules)
-	if err != nil {
-		return Manifest{}, invalid(err)
+		return Manifest{}, err
 	}
 	if opt.Accept != nil {
 		if err := opt.Accept(m); err != nil {
@@ -125,6 +132,28 @@ func readTar(counted *meter, zr io.Reader, made *maker, opt Options) (Manifest, 
 	}
 	if counted.done < least {
 		return Manifest{}, invalid(errors.New("it ends too early"))
+	}
+	return m, nil
+}
+
+// readManifest reads the first member.
+func readManifest(tr *tar.Reader, opt Options) (Manifest, error) {
+	h, err := next(tr)
+	switch {
+	case err != nil:
+		return Manifest{}, invalid(err)
+	case h.Name != manifestName:
+		return Manifest{}, invalid(fmt.Errorf("its first member is %.80q, not %s", h.Name, manifestName))
+	case h.Size > maxManifest:
+		return Manifest{}, invalid(fmt.Errorf("its manifest has %d bytes, more than %d", h.Size, maxManifest))
+	}
+	b, err := io.ReadAll(tr)
+	if err != nil {
+		return Manifest{}, invalid(err)
+	}
+	m, err := parseManifest(b, opt.Kind, opt.Rules)
+	if err != nil {
+		return Manifest{}, invalid(err)
 	}
 	return m, nil
 }
