@@ -226,7 +226,7 @@ func TestABrokenRecordHarmsNoOther(t *testing.T) {
 		if err := d.InsertVM(ctx, VM{ID: id, Name: "vm" + id, CreatedAt: day}); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.InsertImage(ctx, Image{ID: id, Name: "image" + id, CreatedAt: day}); err != nil {
+		if err := d.PublishImage(ctx, Image{ID: id, Name: "image" + id, CreatedAt: day}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.InsertKernel(ctx, Kernel{ID: id, Name: "kernel" + id, CreatedAt: day}); err != nil {

@@ -14,6 +14,14 @@ var kernels = table[Kernel]{name: "kernels", noun: "kernel", show: "banger kerne
 // may have no name: one whose name passed to a newer kernel, but which VMs use.
 func (d *DB) InsertKernel(ctx context.Context, k Kernel) error { return kernels.insert(ctx, d, k) }
 
+// PublishKernel stores a kernel, or replaces the one with its id, and gives it its
+// name, in one transaction. When the name is another kernel's, take decides with
+// its error whether it passes to this one and leaves the other nameless; a nil
+// take refuses with kind exists.
+func (d *DB) PublishKernel(ctx context.Context, k Kernel, take func(holder Kernel) error) error {
+	return kernels.publish(ctx, d, k, func(k *Kernel) { k.Name = "" }, take)
+}
+
 // UpdateKernel is to kernels what UpdateVM is to VMs.
 func (d *DB) UpdateKernel(ctx context.Context, id string, f func(*Kernel) error) (Kernel, error) {
 	return kernels.change(ctx, d, id, f)
@@ -39,5 +47,9 @@ func (d *DB) Kernels(ctx context.Context) ([]Kernel, error) {
 	})
 }
 
-// DeleteKernel forgets the kernel, not its files.
-func (d *DB) DeleteKernel(ctx context.Context, id string) error { return kernels.remove(ctx, d, id) }
+// DeleteKernel forgets the kernel, not its files. It is of kind bad-state, and
+// names the VMs, while VMs use it: look-up, check and removal are one
+// transaction, as the insertion of a VM is.
+func (d *DB) DeleteKernel(ctx context.Context, id string) error {
+	return kernels.remove(ctx, d, id, "kernel_id")
+}

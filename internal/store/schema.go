@@ -50,6 +50,30 @@ var migrations = []string{
 		target TEXT NOT NULL,
 		data   TEXT NOT NULL
 	) STRICT;`,
+	// An image has any number of names, and VMs say in columns what they are made
+	// from. What a damaged record holds is not known; its columns stay null.
+	`ALTER TABLE vms ADD COLUMN image_id TEXT;
+	ALTER TABLE vms ADD COLUMN kernel_id TEXT;
+	UPDATE vms SET image_id=nullif(record->>'$.image_id',''), kernel_id=nullif(record->>'$.kernel_id','') WHERE json_valid(record);
+	CREATE INDEX vms_image ON vms (image_id);
+	CREATE INDEX vms_kernel ON vms (kernel_id);
+	ALTER TABLE images RENAME TO images_1;
+	CREATE TABLE images (
+		id         TEXT PRIMARY KEY,
+		created_at INTEGER NOT NULL,
+		record     TEXT NOT NULL
+	) STRICT, WITHOUT ROWID;
+	INSERT INTO images SELECT id, created_at, CASE WHEN json_valid(record) THEN json_set(record,'$.name','') ELSE record END FROM images_1;
+	CREATE TABLE image_names (
+		name       TEXT PRIMARY KEY,
+		image      TEXT NOT NULL REFERENCES images (id),
+		created_at INTEGER NOT NULL, -- when the image got the name
+		record     TEXT NOT NULL     -- JSON, see imageName
+	) STRICT, WITHOUT ROWID;
+	CREATE INDEX image_names_image ON image_names (image);
+	INSERT INTO image_names SELECT name, id, created_at, CASE WHEN json_valid(record)
+		THEN json_object('reference', record->>'$.reference', 'kernel', record->>'$.kernel') ELSE '{}' END FROM images_1 WHERE name IS NOT NULL;
+	DROP TABLE images_1;`,
 }
 
 // quickCheckBelow is the size up to which Open reads the whole database to see

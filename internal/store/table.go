@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/bangervm/banger/api"
@@ -22,6 +23,13 @@ type table[T any] struct {
 	// nameless says that it lacks the column name.
 	nameless bool
 	keys     func(*T) keys
+	// more are columns beyond those of keys, more values of a record; both may be
+	// nil.
+	more   []string
+	values func(*T) []any
+	// check, if any, refuses a record that is about to be written; before is nil
+	// for a new one.
+	check func(ctx context.Context, tx *sql.Tx, rec, before *T) error
 }
 
 // keys are the columns of a record; an empty name or request id is stored as
@@ -45,6 +53,22 @@ func null(s string) any {
 	return s
 }
 
+// columns are a record's columns and what goes into them.
+func (t table[T]) columns(rec *T, data []byte) (names []string, values []any) {
+	k := t.keys(rec)
+	names, values = []string{"id", "created_at", "record"}, []any{k.id, stamp(k.created), data2text(data)}
+	if !t.nameless {
+		names, values = append(names, "name"), append(values, null(k.name))
+	}
+	if t.requests {
+		names, values = append(names, "request_id"), append(values, null(k.requestID))
+	}
+	if t.values != nil {
+		names, values = append(names, t.more...), append(values, t.values(rec)...)
+	}
+	return names, values
+}
+
 func (t table[T]) insert(ctx context.Context, d *DB, rec T) error {
 	k := t.keys(&rec)
 	if k.id == "" {
@@ -58,19 +82,72 @@ func (t table[T]) insert(ctx context.Context, d *DB, rec T) error {
 		if err := t.free(ctx, tx, k, ""); err != nil {
 			return err
 		}
-		q := "INSERT INTO " + t.name + " (id,name,created_at,record) VALUES (?,?,?,?)"
-		args := []any{k.id, null(k.name), stamp(k.created), data2text(data)}
-		if t.requests {
-			q = "INSERT INTO " + t.name + " (id,name,created_at,record,request_id) VALUES (?,?,?,?,?)"
-			args = append(args, null(k.requestID))
+		if t.check != nil {
+			if err := t.check(ctx, tx, &rec, nil); err != nil {
+				return err
+			}
 		}
-		_, err := tx.ExecContext(ctx, q, args...)
-		return err
+		return t.write(ctx, tx, &rec, data)
 	})
 	if err != nil {
 		return d.fail(err, "store %s %q", t.noun, k.name)
 	}
 	return nil
+}
+
+// write inserts a record, or replaces the one with its id.
+func (t table[T]) write(ctx context.Context, tx *sql.Tx, rec *T, data []byte) error {
+	names, values := t.columns(rec, data)
+	set := make([]string, len(names))
+	for i, n := range names {
+		set[i] = n + "=excluded." + n
+	}
+	_, err := tx.ExecContext(ctx, "INSERT INTO "+t.name+" ("+strings.Join(names, ",")+") VALUES (?"+strings.Repeat(",?", len(names)-1)+")"+
+		" ON CONFLICT (id) DO UPDATE SET "+strings.Join(set, ","), values...)
+	return err
+}
+
+// publish inserts the record, or replaces the one with its id, and gives it its
+// name, in one transaction. When the name is another's, take decides with its
+// error whether it passes to this one; unname then takes it from the record.
+func (t table[T]) publish(ctx context.Context, d *DB, rec T, unname func(*T), take func(holder T) error) error {
+	k := t.keys(&rec)
+	if k.id == "" {
+		return api.Errorf(api.KindInternal, "cannot store %s %q: it has no id", t.noun, k.name)
+	}
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return api.Errorf(api.KindInternal, "cannot store %s %q: %w", t.noun, k.name, err)
+	}
+	err = d.update(ctx, durable, func(ctx context.Context, tx *sql.Tx) error {
+		var other, held string
+		err := tx.QueryRowContext(ctx, "SELECT id, record FROM "+t.name+" WHERE name=? AND id<>?", k.name, k.id).Scan(&other, &held)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if err == nil && take != nil {
+			var holder T
+			if err := t.decode(other, held, &holder); err != nil {
+				return err
+			}
+			if err := take(holder); err != nil {
+				return refusal{err}
+			}
+			unname(&holder)
+			without, err := json.Marshal(holder)
+			if err != nil {
+				return err
+			}
+			if err := t.write(ctx, tx, &holder, without); err != nil {
+				return err
+			}
+		}
+		if err := t.free(ctx, tx, k, k.id); err != nil {
+			return err
+		}
+		return t.write(ctx, tx, &rec, data)
+	})
+	return d.failOwn(err, "store %s %q", t.noun, k.name)
 }
 
 // free checks that no other record than self has the name or the id, and that
@@ -145,30 +222,42 @@ func (t table[T]) change(ctx context.Context, d *DB, id string, f func(*T) error
 		if string(after) == before {
 			return nil
 		}
-		if err := t.free(ctx, tx, k, id); err != nil {
-			return err
+		if !t.nameless {
+			if err := t.free(ctx, tx, k, id); err != nil {
+				return err
+			}
 		}
-		q := "UPDATE " + t.name + " SET name=?, created_at=?, record=? WHERE id=?"
-		args := []any{null(k.name), stamp(k.created), data2text(after), id}
-		if t.requests {
-			q = "UPDATE " + t.name + " SET name=?, created_at=?, record=?, request_id=? WHERE id=?"
-			args = []any{null(k.name), stamp(k.created), data2text(after), null(k.requestID), id}
+		if t.check != nil {
+			var old T
+			if err := t.decode(id, before, &old); err != nil {
+				return err
+			}
+			if err := t.check(ctx, tx, &rec, &old); err != nil {
+				return err
+			}
 		}
-		_, err = tx.ExecContext(ctx, q, args...)
-		return err
+		return t.write(ctx, tx, &rec, after)
 	})
-	var own refusal
-	if errors.As(err, &own) {
-		return none, own.error
-	}
 	if err != nil {
-		return none, d.fail(err, "change %s %s", t.noun, id)
+		return none, d.failOwn(err, "change %s %s", t.noun, id)
 	}
 	return rec, nil
 }
 
 // refusal carries the error of a caller's function out of a transaction as it is.
 type refusal struct{ error }
+
+// failOwn is fail, but the error of a caller's function comes back as it is.
+func (d *DB) failOwn(err error, what string, args ...any) error {
+	var own refusal
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &own):
+		return own.error
+	}
+	return d.fail(err, what, args...)
+}
 
 // by looks one record up; column is id, name or request_id.
 func (t table[T]) by(ctx context.Context, d *DB, column, value string) (T, error) {
@@ -217,9 +306,19 @@ func (t table[T]) all(ctx context.Context, d *DB, broken func(id, name string, e
 	return list, nil
 }
 
-// remove deletes a record; one that is not there is of kind not-found.
-func (t table[T]) remove(ctx context.Context, d *DB, id string) error {
+// remove deletes a record; one that is not there is of kind not-found, one that
+// VMs use, as their column used says, bad-state.
+func (t table[T]) remove(ctx context.Context, d *DB, id, used string) error {
 	err := d.update(ctx, durable, func(ctx context.Context, tx *sql.Tx) error {
+		if used != "" {
+			users, err := vmsWith(ctx, tx, used, id)
+			if err != nil {
+				return err
+			}
+			if len(users) > 0 {
+				return inUse(t.noun, id, users)
+			}
+		}
 		res, err := tx.ExecContext(ctx, "DELETE FROM "+t.name+" WHERE id=?", id)
 		if err != nil {
 			return err

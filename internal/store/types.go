@@ -59,18 +59,42 @@ type VM struct {
 	Error      *api.Error `json:"error,omitempty"`
 }
 
-// Image is the durable record of an image whose files lie in layout.Image(ID).
+// Image is the durable record of an image, under one of its names. Its files lie
+// in layout.Image(ID), but for a root file system of the user's own.
 type Image struct {
 	ID        string            `json:"id"` // content-addressed: the hex of its digest, shortened
-	Name      string            `json:"name"`
 	Digest    string            `json:"digest"`
 	Kind      string            `json:"kind"`
-	Reference string            `json:"reference"`
-	Kernel    string            `json:"kernel"` // name of the kernel it boots by default
 	SizeBytes int64             `json:"size_bytes"`
 	Config    api.ImageConfig   `json:"config"`
 	Source    map[string]string `json:"source"`
 	CreatedAt time.Time         `json:"created_at"`
+
+	// Root is where the root file system lies that is the user's own; empty where
+	// it is ours. Files are all files of the user's own, as they were last seen.
+	Root  string     `json:"root,omitempty"`
+	Files []UserFile `json:"files,omitempty"`
+
+	// What belongs to the name. An image that lost its names keeps what it had
+	// with the last it got.
+	Name            string `json:"name"`
+	Reference       string `json:"reference"` // what was pulled under the name
+	ReferenceDigest string `json:"reference_digest,omitempty"`
+	Kernel          string `json:"kernel"` // name of the kernel it boots by default; empty is the default
+
+	// Names are all its names, oldest first; they are not part of the record.
+	Names []string `json:"-"`
+}
+
+// UserFile is a file of the user's own, and what tells that it changed.
+type UserFile struct {
+	Role    string    `json:"role"` // root, kernel, initrd, modules
+	Path    string    `json:"path"`
+	Size    int64     `json:"size"`
+	ModTime time.Time `json:"mod_time"`
+	Inode   uint64    `json:"inode"`
+	Device  uint64    `json:"device"`
+	Digest  string    `json:"digest,omitempty"` // once it was read
 }
 
 // Kernel is the durable record of a kernel whose files lie in layout.Kernel(ID).

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/bangervm/banger/api"
 	"github.com/google/go-cmp/cmp"
@@ -57,27 +56,6 @@ func TestOnlyExactNamesAndIDsAreTaken(t *testing.T) {
 			_, err := d.UpdateVM(t.Context(), "other", func(v *VM) error { v.Name = tc.name; return nil })
 			wantKind(t, err, tc.want)
 		})
-	}
-}
-
-func TestImagesMayLoseTheirName(t *testing.T) {
-	t.Parallel()
-	d, ctx := temp(t), t.Context()
-	for i, id := range []string{"a", "b", "c"} {
-		if err := d.InsertImage(ctx, Image{ID: id, Name: "debian", CreatedAt: day.Add(time.Duration(i))}); err != nil {
-			t.Fatal(err)
-		}
-		wantKind(t, d.InsertImage(ctx, Image{ID: id + "2", Name: "debian"}), api.KindExists)
-		if _, err := d.UpdateImage(ctx, id, func(i *Image) error { i.Name = ""; return nil }); err != nil {
-			t.Fatal(err)
-		}
-	}
-	list, err := d.Images(ctx)
-	if err != nil || len(list) != 3 {
-		t.Fatal(list, err)
-	}
-	if _, err := d.ImageByName(ctx, ""); api.KindOf(err) != api.KindNotFound {
-		t.Error(err)
 	}
 }
 

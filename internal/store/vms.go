@@ -8,11 +8,14 @@ import (
 
 var vms = table[VM]{name: "vms", noun: "VM", show: "banger vm show", requests: true, keys: func(v *VM) keys {
 	return keys{id: v.ID, name: v.Name, requestID: v.RequestID, created: v.CreatedAt}
-}}
+}, more: []string{"image_id", "kernel_id"}, values: func(v *VM) []any {
+	return []any{null(v.ImageID), null(v.KernelID)}
+}, check: madeFrom}
 
 // InsertVM stores a new VM. It is of kind exists when the exact name, the id or
 // the request id is taken, when the name is another VM's id, or the other way
-// round. Prefixes do not matter.
+// round. Prefixes do not matter. It is of kind not-found when the image or the
+// kernel it names is not in the store.
 func (d *DB) InsertVM(ctx context.Context, v VM) error { return vms.insert(ctx, d, v) }
 
 // UpdateVM lets f change the record and stores it, with nothing in between; a
@@ -44,4 +47,4 @@ func (d *DB) VMs(ctx context.Context) ([]VM, error) {
 }
 
 // DeleteVM forgets the VM, also one whose record cannot be read.
-func (d *DB) DeleteVM(ctx context.Context, id string) error { return vms.remove(ctx, d, id) }
+func (d *DB) DeleteVM(ctx context.Context, id string) error { return vms.remove(ctx, d, id, "") }

@@ -66,7 +66,10 @@ func newWorld(t *testing.T) *world {
 		}
 	}
 	w.boot()
-	if err := w.db.InsertImage(context.Background(), w.im.image()); err != nil {
+	if err := w.db.PublishImage(context.Background(), w.im.image(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.db.InsertKernel(context.Background(), mustKernel()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
