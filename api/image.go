@@ -4,18 +4,27 @@ import "time"
 
 // Image is one root file system that VMs can be made from.
 type Image struct {
-	Name      string      `json:"name"`
-	Digest    string      `json:"digest"` // sha256:… of the root file system
-	Kind      string      `json:"kind"`   // debian, later oci, bundle, registered, promoted
-	Reference string      `json:"reference"`
-	Kernel    string      `json:"kernel"`
-	SizeBytes int64       `json:"size_bytes"` // as stored on disk
-	CreatedAt time.Time   `json:"created_at"`
-	UsedBy    []string    `json:"used_by"`
-	Config    ImageConfig `json:"config"`
+	ID    string   `json:"id"`    // of the content: the beginning of its digest
+	Name  string   `json:"name"`  // empty: an image that lost its names, but not its VMs
+	Names []string `json:"names"` // all names of the same content, oldest first
+	// Digest names the content: for an image that is built, the root file system;
+	// for one that is flattened, configuration, layers and the way it is done.
+	Digest string `json:"digest"`
+	Kind   string `json:"kind"` // oci, debian, bundle, registered, promoted
+	// Reference is what was pulled under the name, and ReferenceDigest what the
+	// registry said it was: the digest of the manifest.
+	Reference       string      `json:"reference"`
+	ReferenceDigest string      `json:"reference_digest,omitempty"`
+	Kernel          string      `json:"kernel"`
+	SizeBytes       int64       `json:"size_bytes"` // as stored on disk
+	CreatedAt       time.Time   `json:"created_at"`
+	UsedBy          []string    `json:"used_by"`
+	Config          ImageConfig `json:"config"`
 	// Source records what the image was made from: versions and digests.
 	Source  map[string]string `json:"source,omitempty"`
 	Changed bool              `json:"changed"`
+	// PreviousDigest is what the name stood for until this pull moved it.
+	PreviousDigest string `json:"previous_digest,omitempty"`
 }
 
 // ImageConfig is what an image says about the commands run in it.
@@ -48,7 +57,19 @@ type CatalogEntry struct {
 	Local       bool   `json:"local"`
 }
 
-// Pull asks for an image or a kernel by name.
+// PullImage asks for an image.
+type PullImage struct {
+	Name string `json:"name"` // a name of the catalog, else a registry's reference
+	// As is the name it gets; else its own: that of the catalog or the reference.
+	As string `json:"as,omitempty"`
+	// Replace lets the name pass from another image.
+	Replace bool `json:"replace,omitempty"`
+	// Force makes it anew though it is there.
+	Force    bool   `json:"force,omitempty"`
+	Platform string `json:"platform,omitempty"` // os/arch; empty is this host's
+}
+
+// Pull asks for a kernel by name.
 type Pull struct {
 	Name string `json:"name"`
 	// Force builds it anew though it is there.

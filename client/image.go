@@ -22,7 +22,7 @@ func (c *Client) Image(ctx context.Context, name string) (api.Image, error) {
 }
 
 // PullImage begins a pull; the operation's result is the api.Image.
-func (c *Client) PullImage(ctx context.Context, req api.Pull) (api.Operation, error) {
+func (c *Client) PullImage(ctx context.Context, req api.PullImage) (api.Operation, error) {
 	return c.begin(ctx, http.MethodPost, route("images", "pull"), nil, req)
 }
 

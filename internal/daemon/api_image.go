@@ -23,7 +23,10 @@ func (s *server) showImage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) pullImage(w http.ResponseWriter, r *http.Request) error {
-	req, err := decodePull(w, r, "image")
+	req, err := decodeBody[api.PullImage](w, r)
+	if err == nil && req.Name == "" {
+		err = api.Errorf(api.KindInvalid, "cannot pull image: no name given").WithHint("banger image catalog")
+	}
 	if err != nil {
 		return err
 	}
@@ -36,12 +39,4 @@ func (s *server) imageCatalog(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, list(entries))
-}
-
-func decodePull(w http.ResponseWriter, r *http.Request, noun string) (api.Pull, error) {
-	req, err := decodeBody[api.Pull](w, r)
-	if err == nil && req.Name == "" {
-		err = api.Errorf(api.KindInvalid, "cannot pull %s: no name given", noun).WithHint("banger %s catalog", noun)
-	}
-	return req, err
 }

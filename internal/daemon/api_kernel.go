@@ -1,6 +1,10 @@
 package daemon
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/bangervm/banger/api"
+)
 
 func (s *server) listKernels(w http.ResponseWriter, r *http.Request) error {
 	kernels, err := s.kernels.List(r.Context())
@@ -19,7 +23,10 @@ func (s *server) showKernel(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) pullKernel(w http.ResponseWriter, r *http.Request) error {
-	req, err := decodePull(w, r, "kernel")
+	req, err := decodeBody[api.Pull](w, r)
+	if err == nil && req.Name == "" {
+		err = api.Errorf(api.KindInvalid, "cannot pull kernel: no name given").WithHint("banger kernel catalog")
+	}
 	if err != nil {
 		return err
 	}

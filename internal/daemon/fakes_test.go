@@ -103,7 +103,7 @@ func (fakeImages) List(context.Context) ([]api.Image, error) { return nil, nil }
 func (fakeImages) Show(_ context.Context, name string) (api.Image, error) {
 	return api.Image{Name: name}, nil
 }
-func (fakeImages) Pull(_ context.Context, req api.Pull) (api.Operation, error) {
+func (fakeImages) Pull(_ context.Context, req api.PullImage) (api.Operation, error) {
 	return api.Operation{ID: "op2", Target: req.Name}, nil
 }
 func (fakeImages) Catalog(context.Context) ([]api.CatalogEntry, error) { return nil, nil }

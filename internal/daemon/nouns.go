@@ -40,7 +40,7 @@ type logOptions struct {
 type imageService interface {
 	List(ctx context.Context) ([]api.Image, error)
 	Show(ctx context.Context, name string) (api.Image, error)
-	Pull(ctx context.Context, req api.Pull) (api.Operation, error)
+	Pull(ctx context.Context, req api.PullImage) (api.Operation, error)
 	Catalog(ctx context.Context) ([]api.CatalogEntry, error)
 }
 

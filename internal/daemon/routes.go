@@ -62,7 +62,7 @@ func routes() []route {
 		{"GET", "/v1/images", look, (*server).listImages, nil, ok([]api.Image{}), "list local images"},
 		{"GET", "/v1/images/catalog", look, (*server).imageCatalog, nil, ok([]api.CatalogEntry{}), "list images that can be pulled by name"},
 		{"GET", "/v1/images/{name}", look, (*server).showImage, nil, ok(api.Image{}), "show an image"},
-		{"POST", "/v1/images/pull", change, (*server).pullImage, api.Pull{}, accepted(api.Operation{}), "pull an image; the operation's result is the image"},
+		{"POST", "/v1/images/pull", change, (*server).pullImage, api.PullImage{}, accepted(api.Operation{}), "pull an image; the operation's result is the image"},
 
 		{"GET", "/v1/kernels", look, (*server).listKernels, nil, ok([]api.Kernel{}), "list local kernels"},
 		{"GET", "/v1/kernels/catalog", look, (*server).kernelCatalog, nil, ok([]api.CatalogEntry{}), "list kernels that can be pulled by name"},

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/debian"
+	"github.com/bangervm/banger/internal/pull"
 	"github.com/bangervm/banger/internal/pull/pulltest"
 )
 
@@ -71,6 +73,15 @@ func (m *faultyMirror) break_(f func(w http.ResponseWriter, path string, upstrea
 // small is a recipe that takes seconds: two packages, unpacked, not installed.
 func small() Recipe {
 	return Recipe{Suite: "bookworm", Variant: "extract", Packages: []string{"hello", "base-files"}, Files: bookworm().Files}
+}
+
+// real lets the catalog have one image, small, built from the recipe in earnest.
+func (f *fixture) real(recipe Recipe, mirror string) {
+	f.opt.Build, f.opt.Mirror = Build, mirror
+	f.opt.Catalog = func(context.Context) ([]Entry, error) {
+		return []Entry{{Name: "small", Sources: []pull.Source{{Kind: FromDebian, Ref: "small"}}}}, nil
+	}
+	f.sources[FromDebian] = recipes{f.opt, map[string]Recipe{"small": recipe}}
 }
 
 func TestBrokenDownload(t *testing.T) {
@@ -134,9 +145,7 @@ func TestBrokenDownload(t *testing.T) {
 	}
 	mirror := newFaultyMirror(t)
 	f := newFixture(t, t.TempDir())
-	recipe := small()
-	f.catalog = []entry{{name: "small", recipe: &recipe}}
-	f.opt.Build, f.opt.Mirror = Build, mirror.URL+"/debian"
+	f.real(small(), mirror.URL+"/debian")
 	for _, c := range faults {
 		mirror.break_(c.fault)
 		_, err := f.Resolve(t.Context(), "small", "", nil)
@@ -161,9 +170,7 @@ func TestMirrorNotThere(t *testing.T) {
 	}
 	t.Parallel()
 	f := newFixture(t, t.TempDir())
-	recipe := small()
-	f.catalog = []entry{{name: "small", recipe: &recipe}}
-	f.opt.Build, f.opt.Mirror = Build, "http://127.0.0.1:9/debian"
+	f.real(small(), "http://127.0.0.1:9/debian")
 	_, err := f.Resolve(t.Context(), "small", "", nil)
 	t.Log(err)
 	if api.KindOf(err) != api.KindUnavailable || !strings.Contains(err.Error(), "127.0.0.1:9") {
@@ -190,10 +197,8 @@ func TestCancelledBuildLeavesNothing(t *testing.T) {
 		return true
 	})
 	f := newFixture(t, t.TempDir())
-	recipe := small()
-	f.catalog = []entry{{name: "small", recipe: &recipe}}
-	f.opt.Build, f.opt.Mirror = Build, mirror.URL+"/debian"
-	op, err := f.Pull(t.Context(), api.Pull{Name: "small"})
+	f.real(small(), mirror.URL+"/debian")
+	op, err := f.Pull(t.Context(), api.PullImage{Name: "small"})
 	pulltest.Must(t, err)
 	<-stalled
 	begin := time.Now()

@@ -3,12 +3,10 @@ package image
 import (
 	"context"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/bangervm/banger/api"
-	"github.com/bangervm/banger/internal/debian"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/operation"
 	"github.com/bangervm/banger/internal/pull"
@@ -17,12 +15,13 @@ import (
 
 // Store keeps the durable records; *store.DB is the real one.
 type Store interface {
-	InsertImage(ctx context.Context, i store.Image) error
+	PublishImage(ctx context.Context, i store.Image, take func(holder store.Image) error) error
 	UpdateImage(ctx context.Context, id string, change func(*store.Image) error) (store.Image, error)
 	Image(ctx context.Context, id string) (store.Image, error)
 	ImageByName(ctx context.Context, name string) (store.Image, error)
 	Images(ctx context.Context) ([]store.Image, error)
 	DeleteImage(ctx context.Context, id string) error
+	DeleteImageName(ctx context.Context, name string) (i store.Image, gone bool, err error)
 	VMs(ctx context.Context) ([]store.VM, error)
 }
 
@@ -35,19 +34,28 @@ type Options struct {
 	Now    func() time.Time
 	// Build makes an image from a recipe; nil means Build of this package.
 	Build func(ctx context.Context, dir layout.ImageDir, recipe Recipe, opt BuildOptions) (Manifest, error)
+	// Catalog lists what can be pulled by name; nil means Embedded.
+	Catalog func(ctx context.Context) ([]Entry, error)
+	// Sources make images from more kinds of origin than recipes.
+	Sources map[string]Source
+	// Parse gives the full form of a registry's reference; short allows Docker's
+	// short names. Nil means that there are no registries.
+	Parse func(ref string, short bool) (full string, err error)
 }
 
-// Manager finds, pulls and lists images. Its methods may be called from several
-// goroutines.
+// Manager finds, makes, deletes and lists images. Its methods may be called from
+// several goroutines.
 type Manager struct {
 	layout  layout.Layout
+	store   Store
+	log     *slog.Logger
 	opt     Options
-	catalog []entry
+	sources map[string]Source
 	pulls   *pull.Puller[store.Image, api.Image]
 }
 
-// New makes a manager and registers its operation image.pull. The caller calls
-// Recover before it lets anybody pull.
+// New makes a manager and registers its operations. The caller calls Recover
+// before it lets anybody pull.
 func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, opt Options) *Manager {
 	if opt.Build == nil {
 		opt.Build = Build
@@ -58,28 +66,38 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 	if opt.Default == "" {
 		opt.Default = DefaultName
 	}
-	m := &Manager{layout: l, opt: opt, catalog: embedded()}
+	if opt.Catalog == nil {
+		opt.Catalog = func(context.Context) ([]Entry, error) { return Embedded(), nil }
+	}
+	m := &Manager{layout: l, store: s, log: log, opt: opt, sources: map[string]Source{FromDebian: recipes{opt, map[string]Recipe{DefaultName: bookworm()}}}}
+	for kind, source := range opt.Sources {
+		m.sources[kind] = source
+	}
 	m.pulls = pull.New(pull.Noun[store.Image, api.Image]{
-		Name: "image", Catalog: m.entries, Make: m.make, Check: m.check, View: toAPI,
-		Dir:    func(id string) string { return l.Image(id).Dir },
-		ID:     func(i store.Image) string { return i.ID },
-		NameOf: func(i *store.Image) *string { return &i.Name },
-		Digest: func(i store.Image) string { return i.Digest },
-		UsedID: func(vm store.VM) string { return vm.ImageID },
-		Insert: s.InsertImage, Update: s.UpdateImage, ByID: s.Image, ByName: s.ImageByName, All: s.Images, Delete: s.DeleteImage, VMs: s.VMs,
+		Name: "image", Kinds: []string{kindPull},
+		Catalog: m.entries, Known: m.known, Alias: m.alias, Plan: m.plan, Check: m.check, Mend: mend, View: m.view,
+		Dir:       func(id string) string { return l.Image(id).Dir },
+		ID:        func(i store.Image) string { return i.ID },
+		NameOf:    func(i *store.Image) *string { return &i.Name },
+		Reference: func(i store.Image) string { return i.Reference },
+		UsedID:    func(vm store.VM) string { return vm.ImageID },
+		Publish:   s.PublishImage, ByID: s.Image, ByName: s.ImageByName, All: s.Images, Remove: m.remove, VMs: s.VMs,
 	}, l.Staging(), ops, log)
 	return m
 }
 
-// Recover tidies up after a daemon that died: half-made images, and images that
-// lost their name and that no VM uses. It is called at start, before anything
-// is pulled or created.
+// The kinds of operation.
+const kindPull = "image.pull"
+
+// Recover tidies up after a daemon that died: half-made and half-deleted images.
+// It is called at start, before anything is pulled or created.
 func (m *Manager) Recover(ctx context.Context) error { return m.pulls.Recover(ctx) }
 
 // Resolve gives the image a reference names: an exact name or id of one that is
-// here, or a name of the catalog, pulled as the policy (missing, always, never;
-// empty is missing) allows. report, which may be nil, is told of a pull's
-// progress. Cancelling ctx ends the wait, not the pull.
+// here, a name of the catalog or a registry's reference, pulled as the policy
+// (missing, always, never; empty is missing) allows. A bare name is never sought
+// in a registry. report, which may be nil, is told of a pull's progress.
+// Cancelling ctx ends the wait, not the pull.
 func (m *Manager) Resolve(ctx context.Context, ref, policy string, report pull.Report) (store.Image, error) {
 	if ref == "" {
 		ref = m.opt.Default
@@ -87,8 +105,8 @@ func (m *Manager) Resolve(ctx context.Context, ref, policy string, report pull.R
 	return m.pulls.Resolve(ctx, ref, policy, report)
 }
 
-// KernelAhead is the kernel that an image of the catalog will want which is not
-// here yet; empty for every other. It lets both be pulled at once.
+// KernelAhead is the kernel that an image which is not here will want; empty for
+// every other. It lets both be pulled at once.
 func (m *Manager) KernelAhead(ctx context.Context, ref string) string {
 	if ref == "" {
 		ref = m.opt.Default
@@ -96,25 +114,99 @@ func (m *Manager) KernelAhead(ctx context.Context, ref string) string {
 	if _, err := m.pulls.Find(ctx, ref); api.KindOf(err) != api.KindNotFound {
 		return ""
 	}
-	for _, e := range m.catalog {
-		if e.name == ref {
-			return e.kernel
-		}
+	if e, err := m.entry(ctx, ref); err == nil {
+		return first(e.Kernel, DefaultKernel)
+	}
+	if m.opt.Parse != nil && !bare(ref) {
+		return DefaultKernel
 	}
 	return ""
 }
 
-// Pull begins, or joins, the pull of an image of the catalog.
-func (m *Manager) Pull(ctx context.Context, req api.Pull) (api.Operation, error) {
-	return m.pulls.Pull(ctx, req.Name, req.Force)
+// Pull begins the pull of an image: of the catalog, else from a registry.
+func (m *Manager) Pull(ctx context.Context, req api.PullImage) (api.Operation, error) {
+	job, err := m.origin(ctx, req.Name, true)
+	if err != nil {
+		return api.Operation{}, err
+	}
+	if req.As != "" {
+		if err := checkName(req.As); err != nil {
+			return api.Operation{}, err
+		}
+		job.Name, job.Named = req.As, true
+	}
+	if req.Platform != "" {
+		job.Source.With = map[string]string{WithPlatform: req.Platform}
+	}
+	job.Force, job.Replace = req.Force, req.Replace
+	return m.pulls.Begin(ctx, job)
 }
 
-// List gives the images that are here, oldest first.
+// WithPlatform is the key of pull.Source.With that names a platform, as os/arch.
+const WithPlatform = "platform"
+
+// known is how to get an image without being told more than its reference.
+func (m *Manager) known(ctx context.Context, ref string) (pull.Job, error) {
+	return m.origin(ctx, ref, false)
+}
+
+// origin finds out what a reference names that is not here: an entry of the
+// catalog or something in a registry, by a short name only where short allows.
+func (m *Manager) origin(ctx context.Context, ref string, short bool) (pull.Job, error) {
+	_, err := m.entry(ctx, ref)
+	if err == nil {
+		return pull.Job{Name: ref, Source: pull.Source{Kind: FromCatalog, Ref: ref}}, nil
+	}
+	if api.KindOf(err) != api.KindNotFound && bare(ref) {
+		return pull.Job{}, err
+	}
+	if m.opt.Parse == nil {
+		return pull.Job{}, m.pulls.Unknown(ctx, ref)
+	}
+	full, err := m.opt.Parse(ref, short || bare(ref))
+	switch {
+	case err != nil && bare(ref):
+		return pull.Job{}, m.pulls.Unknown(ctx, ref)
+	case err != nil:
+		return pull.Job{}, err
+	case bare(ref) && !short:
+		return pull.Job{}, m.pulls.Unknown(ctx, ref).WithHint("banger image pull %s", full)
+	}
+	return pull.Job{Name: full, Source: pull.Source{Kind: FromOCI, Ref: full}}, nil
+}
+
+// bare says that a reference is no registry's.
+func bare(ref string) bool { return !strings.ContainsAny(ref, "/:@") }
+
+// alias is the name that a reference's image has when it was pulled under its own.
+func (m *Manager) alias(ref string) string {
+	if m.opt.Parse == nil {
+		return ""
+	}
+	full, err := m.opt.Parse(ref, true)
+	if err != nil {
+		return ""
+	}
+	return full
+}
+
+// List gives the images that are here, oldest first; one that has several names
+// once under each.
 func (m *Manager) List(ctx context.Context) ([]api.Image, error) { return m.pulls.List(ctx) }
 
-// Show gives one image by its exact name or id.
+// Show gives one image by its exact name or id, or the reference it was pulled by.
 func (m *Manager) Show(ctx context.Context, ref string) (api.Image, error) {
 	return m.pulls.Show(ctx, ref)
+}
+
+// Delete forgets an image by its exact name or id, and removes its files with the
+// last name. It is of kind bad-state, and names them, while VMs use it.
+func (m *Manager) Delete(ctx context.Context, ref string) (api.Result, error) {
+	i, _, err := m.pulls.Delete(ctx, ref)
+	if err != nil {
+		return api.Result{}, err
+	}
+	return api.Result{Ref: ref, ID: i.ID, OK: true, Changed: true}, nil
 }
 
 // Catalog lists what can be pulled.
@@ -122,79 +214,56 @@ func (m *Manager) Catalog(ctx context.Context) ([]api.CatalogEntry, error) {
 	return m.pulls.Catalog(ctx)
 }
 
-// check looks whether the image's files are whole.
-func (m *Manager) check(i store.Image) (wrong string, err error) {
-	dir := m.layout.Image(i.ID)
-	manifest, err := ReadManifest(dir)
-	if err != nil {
-		return "", err
+func (m *Manager) entries(ctx context.Context) ([]api.CatalogEntry, error) {
+	all, err := m.opt.Catalog(ctx)
+	list := make([]api.CatalogEntry, 0, len(all))
+	for _, e := range all {
+		kind := ""
+		if len(e.Sources) > 0 {
+			kind = e.Sources[0].Kind
+		}
+		list = append(list, api.CatalogEntry{Name: e.Name, Kind: kind, Description: e.Description})
 	}
-	fi, err := os.Stat(dir.RootFS())
-	if err != nil {
-		return "", err
-	}
-	if fi.Size() != manifest.SizeBytes || manifest.Digest != i.Digest {
-		wrong = dir.RootFS() + " is not what its manifest says"
-	}
-	return wrong, nil
+	return list, err
 }
 
-func (m *Manager) entries() []api.CatalogEntry {
-	list := make([]api.CatalogEntry, 0, len(m.catalog))
-	for _, e := range m.catalog {
-		list = append(list, api.CatalogEntry{Name: e.name, Kind: e.kind(), Description: e.description})
-	}
-	return list
-}
-
-// make builds the image of a catalog entry in dir.
-func (m *Manager) make(ctx context.Context, name, dir, tempDir string, report func(debian.Progress)) (store.Image, error) {
-	var e entry
-	for _, c := range m.catalog {
-		if c.name == name {
-			e = c
+// entry finds an entry of the catalog.
+func (m *Manager) entry(ctx context.Context, name string) (Entry, error) {
+	all, err := m.opt.Catalog(ctx)
+	for _, e := range all {
+		if e.Name == name {
+			return e, nil
 		}
 	}
-	if e.recipe == nil {
-		return store.Image{}, api.Errorf(api.KindUnsupported, "cannot pull image %q: this banger does not know how", name)
+	if err == nil {
+		err = api.Errorf(api.KindNotFound, "cannot find image %q: the catalog does not have it", name)
 	}
-	mirrors, err := debian.FindMirrors(m.opt.Mirror)
-	if err != nil {
-		return store.Image{}, err
-	}
-	manifest, err := m.opt.Build(ctx, layout.ImageDir{Dir: dir}, *e.recipe, BuildOptions{
-		Mirrors: mirrors, AptOptions: debian.HostAptOptions(ctx), TempDir: tempDir, Now: m.opt.Now(), Report: report,
-	})
-	if err != nil {
-		return store.Image{}, err
-	}
-	return store.Image{
-		ID: idOf(manifest.Digest), Name: name, Digest: manifest.Digest, Kind: e.kind(), Reference: name, Kernel: e.kernel,
-		SizeBytes: manifest.SizeBytes, Config: manifest.Config, Source: manifest.Source, CreatedAt: m.opt.Now().UTC(),
-	}, nil
+	return Entry{}, err
 }
 
-// idOf is the id of an image: the beginning of its digest.
-func idOf(digest string) string {
-	hex := strings.TrimPrefix(digest, "sha256:")
-	return hex[:min(16, len(hex))]
-}
-
-func toAPI(i store.Image, usedBy []string, changed bool) api.Image {
-	return api.Image{
-		Name: i.Name, Digest: i.Digest, Kind: i.Kind, Reference: i.Reference, Kernel: i.Kernel, SizeBytes: i.SizeBytes,
-		CreatedAt: i.CreatedAt, UsedBy: usedBy, Changed: changed, Source: i.Source,
-		Config: api.ImageConfig{
-			Env: list(i.Config.Env), Workdir: i.Config.Workdir, User: i.Config.User,
-			Entrypoint: list(i.Config.Entrypoint), Cmd: list(i.Config.Cmd),
-		},
+// checkName refuses what no image can be called.
+func checkName(name string) error {
+	ok := len(name) >= 1 && len(name) <= 63 && name[0] != '-' && name[len(name)-1] != '-'
+	for _, c := range name {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
 	}
+	if !ok {
+		return api.Errorf(api.KindInvalid, "cannot name an image %q: a name is 1 to 63 of a-z, 0-9 and -, with no hyphen at either end", clip(name)).
+			WithHint("banger image pull --help")
+	}
+	return nil
 }
 
-// list gives JSON an empty array for nothing.
-func list(s []string) []string {
-	if s == nil {
-		return []string{}
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "…"
 	}
 	return s
+}
+
+func first(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
 }

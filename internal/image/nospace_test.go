@@ -61,8 +61,7 @@ func TestFullDiskIsNoSpace(t *testing.T) {
 			if c.check {
 				recipe.ImageBytes = 64 << 20
 			}
-			f.catalog = []entry{{name: "small", recipe: &recipe}}
-			f.opt.Build, f.opt.Mirror = Build, ""
+			f.real(recipe, "")
 			_, err := f.Resolve(t.Context(), "small", "", nil)
 			t.Log(err)
 			if api.KindOf(err) != api.KindNoSpace || !strings.Contains(err.Error(), c.says) || api.AsError(err).Hint == "" {

@@ -53,6 +53,13 @@ func newFixture(t *testing.T, root string) *fixture {
 	return &fixture{New(h.L, h.DB, h.Ops, h.Log, Options{Build: b.build, Mirror: debian.DefaultMirror}), h, b}
 }
 
+// plain pulls as every noun does.
+type plain struct{ *Manager }
+
+func (p plain) Pull(ctx context.Context, req api.Pull) (api.Operation, error) {
+	return p.Manager.Pull(ctx, api.PullImage{Name: req.Name, Force: req.Force})
+}
+
 var suite = pulltest.Suite[store.Image]{
 	Noun: "image", Default: DefaultName, ID: func(i store.Image) string { return i.ID },
 	Files: func(l layout.Layout, id string) pulltest.Files {
@@ -61,7 +68,7 @@ var suite = pulltest.Suite[store.Image]{
 	},
 	New: func(t *testing.T, root string) (pulltest.Manager[store.Image], *pulltest.Host, *pulltest.Builder) {
 		f := newFixture(t, root)
-		return f.Manager, f.Host, &f.b.Builder
+		return plain{f.Manager}, f.Host, &f.b.Builder
 	},
 }
 
@@ -140,7 +147,7 @@ func TestPullImageForceMovesTheName(t *testing.T) {
 	f := newFixture(t, root)
 	pull := func() api.Image {
 		t.Helper()
-		op, err := f.Pull(t.Context(), api.Pull{Name: DefaultName, Force: true})
+		op, err := f.Pull(t.Context(), api.PullImage{Name: DefaultName, Force: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,11 +179,16 @@ func TestPullImageForceMovesTheName(t *testing.T) {
 	if _, err := os.Stat(f.L.Image(old.ID).RootFS()); err != nil {
 		t.Errorf("a used image was removed: %v", err)
 	}
+	// Nameless and unused, it stays until it is pruned or deleted.
 	pulltest.Must(t, f.DB.DeleteVM(t.Context(), "0011223344556677"))
 	pulltest.Must(t, f.Recover(t.Context()))
-	if _, err := os.Stat(f.L.Image(old.ID).Dir); !os.IsNotExist(err) {
-		t.Errorf("a nameless, unused image stays: %v", err)
+	if _, err := f.Delete(t.Context(), old.ID); err != nil {
+		t.Error(err)
 	}
+	if _, err := os.Stat(f.L.Image(old.ID).Dir); !os.IsNotExist(err) {
+		t.Errorf("a deleted image stays: %v", err)
+	}
+	f.NothingLeft(t)
 }
 
 func TestPullImageCutOffByACrash(t *testing.T) {

@@ -55,3 +55,7 @@ var leftovers = [...]string{
 	"var/cache/apt/pkgcache.bin",
 	"var/cache/apt/srcpkgcache.bin",
 }
+
+// DefaultRecipe is what DefaultName is built from; the benchmark gives it to
+// mmdebstrap alone.
+func DefaultRecipe() Recipe { return bookworm() }

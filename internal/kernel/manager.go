@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"io"
 	"log/slog"
-	"maps"
 	"os"
 	"time"
 
@@ -20,8 +19,7 @@ import (
 
 // Store keeps the durable records; *store.DB is the real one.
 type Store interface {
-	InsertKernel(ctx context.Context, k store.Kernel) error
-	UpdateKernel(ctx context.Context, id string, change func(*store.Kernel) error) (store.Kernel, error)
+	PublishKernel(ctx context.Context, k store.Kernel, take func(holder store.Kernel) error) error
 	Kernel(ctx context.Context, id string) (store.Kernel, error)
 	KernelByName(ctx context.Context, name string) (store.Kernel, error)
 	Kernels(ctx context.Context) ([]store.Kernel, error)
@@ -63,13 +61,18 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 	}
 	m := &Manager{layout: l, opt: opt, catalog: embedded()}
 	m.pulls = pull.New(pull.Noun[store.Kernel, api.Kernel]{
-		Name: "kernel", Catalog: m.entries, Make: m.make, Check: m.check, View: toAPI,
-		Dir:    func(id string) string { return l.Kernel(id).Dir },
-		ID:     func(k store.Kernel) string { return k.ID },
-		NameOf: func(k *store.Kernel) *string { return &k.Name },
-		Digest: func(k store.Kernel) string { return k.ID }, // its own is of vmlinux alone
-		UsedID: func(vm store.VM) string { return vm.KernelID },
-		Insert: s.InsertKernel, Update: s.UpdateKernel, ByID: s.Kernel, ByName: s.KernelByName, All: s.Kernels, Delete: s.DeleteKernel, VMs: s.VMs,
+		Name: "kernel", Kinds: []string{"kernel.pull"}, Forget: true,
+		Catalog: m.entries, Known: m.known, Plan: m.plan, Check: m.check, View: toAPI,
+		Mend:      func(k store.Kernel) string { return "banger kernel pull " + k.Name + " --force" },
+		Dir:       func(id string) string { return l.Kernel(id).Dir },
+		ID:        func(k store.Kernel) string { return k.ID },
+		NameOf:    func(k *store.Kernel) *string { return &k.Name },
+		Reference: func(k store.Kernel) string { return k.Source["reference"] },
+		UsedID:    func(vm store.VM) string { return vm.KernelID },
+		Publish:   s.PublishKernel, ByID: s.Kernel, ByName: s.KernelByName, All: s.Kernels, VMs: s.VMs,
+		Remove: func(ctx context.Context, k store.Kernel, _ bool) (bool, error) {
+			return true, s.DeleteKernel(ctx, k.ID)
+		},
 	}, l.Staging(), ops, log)
 	return m
 }
@@ -90,9 +93,14 @@ func (m *Manager) Resolve(ctx context.Context, ref, policy string, report pull.R
 	return m.pulls.Resolve(ctx, ref, policy, report)
 }
 
-// Pull begins, or joins, the pull of a kernel of the catalog.
+// Pull begins the pull of a kernel of the catalog.
 func (m *Manager) Pull(ctx context.Context, req api.Pull) (api.Operation, error) {
-	return m.pulls.Pull(ctx, req.Name, req.Force)
+	job, err := m.known(ctx, req.Name)
+	if err != nil {
+		return api.Operation{}, err
+	}
+	job.Force = req.Force
+	return m.pulls.Begin(ctx, job)
 }
 
 // List gives the kernels that are here, oldest first.
@@ -125,31 +133,67 @@ func (m *Manager) check(k store.Kernel) (wrong string, err error) {
 	return wrong, nil
 }
 
-func (m *Manager) entries() []api.CatalogEntry {
+func (m *Manager) entries(context.Context) ([]api.CatalogEntry, error) {
 	list := make([]api.CatalogEntry, 0, len(m.catalog))
 	for _, e := range m.catalog {
 		list = append(list, api.CatalogEntry{Name: e.name, Kind: e.kind(), Description: e.description})
 	}
-	return list
+	return list, nil
 }
 
-// make builds the kernel of a catalog entry in dir.
-func (m *Manager) make(ctx context.Context, name, dir, tempDir string, report func(debian.Progress)) (store.Kernel, error) {
-	var e entry
-	for _, c := range m.catalog {
-		if c.name == name {
-			e = c
+// fromCatalog is the kind of source that is a name of the catalog.
+const fromCatalog = "catalog"
+
+// known is how to get a kernel by its bare name.
+func (m *Manager) known(ctx context.Context, name string) (pull.Job, error) {
+	if _, ok := m.entry(name); !ok {
+		return pull.Job{}, m.pulls.Unknown(ctx, name)
+	}
+	return pull.Job{Name: name, Source: pull.Source{Kind: fromCatalog, Ref: name}}, nil
+}
+
+func (m *Manager) entry(name string) (entry, bool) {
+	for _, e := range m.catalog {
+		if e.name == name {
+			return e, true
 		}
 	}
-	if e.recipe == nil {
-		return store.Kernel{}, api.Errorf(api.KindUnsupported, "cannot pull kernel %q: this banger does not know how", name)
+	return entry{}, false
+}
+
+// plan looks at what a kernel is made from.
+func (m *Manager) plan(_ context.Context, job pull.Job, _ pull.Report) (pull.Plan[store.Kernel], error) {
+	name := job.Source.Ref
+	e, ok := m.entry(name)
+	if !ok || e.recipe == nil {
+		return pull.Plan[store.Kernel]{}, api.Errorf(api.KindUnsupported, "cannot pull kernel %q: this banger does not know how", name)
 	}
+	return pull.Plan[store.Kernel]{
+		Key: "catalog " + name, Same: func(k store.Kernel) bool { return k.Source["reference"] == name },
+		Describe: func(k store.Kernel) store.Kernel {
+			source := map[string]string{"kind": e.kind(), "reference": name}
+			for key, value := range k.Source {
+				if source[key] == "" {
+					source[key] = value
+				}
+			}
+			k.Source = source
+			return k
+		},
+		Make: func(ctx context.Context, dir, tempDir string, report pull.Report) (store.Kernel, error) {
+			return m.make(ctx, *e.recipe, dir, tempDir, report)
+		},
+	}, nil
+}
+
+// make builds the kernel of a recipe in dir.
+func (m *Manager) make(ctx context.Context, recipe Recipe, dir, tempDir string, report pull.Report) (store.Kernel, error) {
 	mirrors, err := debian.FindMirrors(m.opt.Mirror)
 	if err != nil {
 		return store.Kernel{}, err
 	}
-	manifest, err := m.opt.Build(ctx, layout.KernelDir{Dir: dir}, *e.recipe, BuildOptions{
-		Mirrors: mirrors, AptOptions: debian.HostAptOptions(ctx), TempDir: tempDir, Report: report,
+	manifest, err := m.opt.Build(ctx, layout.KernelDir{Dir: dir}, recipe, BuildOptions{
+		Mirrors: mirrors, AptOptions: debian.HostAptOptions(ctx), TempDir: tempDir, Report: pull.Debian(report),
 	})
 	if err != nil {
 		return store.Kernel{}, err
@@ -158,12 +202,9 @@ func (m *Manager) make(ctx context.Context, name, dir, tempDir string, report fu
 	if err != nil {
 		return store.Kernel{}, err
 	}
-	source := map[string]string{}
-	maps.Copy(source, manifest.Source)
-	source["kind"], source["reference"] = e.kind(), name
 	return store.Kernel{
-		ID: id, Name: name, Version: manifest.Release, Arch: manifest.Arch, Digest: manifest.Digest,
-		SizeBytes: manifest.SizeBytes, Source: source, CreatedAt: m.opt.Now().UTC(),
+		ID: id, Version: manifest.Release, Arch: manifest.Arch, Digest: manifest.Digest,
+		SizeBytes: manifest.SizeBytes, Source: manifest.Source, CreatedAt: m.opt.Now().UTC(),
 	}, nil
 }
 
@@ -184,7 +225,7 @@ func idOf(dir layout.KernelDir, vmlinux string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil))[:16], nil
 }
 
-func toAPI(k store.Kernel, usedBy []string, changed bool) api.Kernel {
+func toAPI(k store.Kernel, usedBy []string, changed bool, _ *store.Kernel) api.Kernel {
 	return api.Kernel{
 		Name: k.Name, Version: k.Version, Arch: k.Arch, Digest: k.Digest, SizeBytes: k.SizeBytes,
 		Source: k.Source, CreatedAt: k.CreatedAt, UsedBy: usedBy, Changed: changed,

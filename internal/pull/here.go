@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/store"
@@ -22,19 +23,23 @@ func (p *Puller[R, V]) List(ctx context.Context) ([]V, error) {
 	}
 	list := make([]V, 0, len(recs))
 	for _, rec := range recs {
-		list = append(list, p.noun.View(rec, p.usedBy(vms, rec), false))
+		list = append(list, p.noun.View(rec, p.usedBy(vms, rec), false, nil))
 	}
 	return list, nil
 }
 
 // Show gives one thing by its exact name or id.
 func (p *Puller[R, V]) Show(ctx context.Context, ref string) (V, error) {
+	var none V
 	rec, err := p.Find(ctx, ref)
 	if err != nil {
-		var none V
 		return none, err
 	}
-	return p.view(ctx, rec, false)
+	vms, err := p.noun.VMs(ctx)
+	if err != nil {
+		return none, err
+	}
+	return p.noun.View(rec, p.usedBy(vms, rec), false, nil), nil
 }
 
 // Catalog lists what can be pulled, and says what of it is here.
@@ -43,19 +48,15 @@ func (p *Puller[R, V]) Catalog(ctx context.Context) ([]api.CatalogEntry, error) 
 	if err != nil {
 		return nil, err
 	}
-	here := map[string]bool{}
-	for _, name := range names {
-		here[name] = true
-	}
-	list := p.noun.Catalog()
+	list, err := p.noun.Catalog(ctx)
 	for i := range list {
-		list[i].Local = here[list[i].Name]
+		list[i].Local = slices.Contains(names, list[i].Name)
 	}
-	return list, nil
+	return list, err
 }
 
-// Find gives the record with the exact name, else the exact id. Only an error
-// of kind not-found means that there is none.
+// Find gives the record with the exact name, else the exact id, else the alias of
+// ref as name. Only an error of kind not-found means that there is none.
 func (p *Puller[R, V]) Find(ctx context.Context, ref string) (R, error) {
 	rec, err := p.noun.ByName(ctx, ref)
 	if api.KindOf(err) != api.KindNotFound {
@@ -64,6 +65,14 @@ func (p *Puller[R, V]) Find(ctx context.Context, ref string) (R, error) {
 	rec, ierr := p.noun.ByID(ctx, ref)
 	if api.KindOf(ierr) != api.KindNotFound {
 		return rec, ierr
+	}
+	if p.noun.Alias != nil {
+		if alias := p.noun.Alias(ref); alias != "" && alias != ref {
+			rec, aerr := p.noun.ByName(ctx, alias)
+			if api.KindOf(aerr) != api.KindNotFound {
+				return rec, aerr
+			}
+		}
 	}
 	var none R
 	return none, api.AsError(err).WithHint("banger %s list", p.noun.Name)
@@ -79,13 +88,17 @@ func (p *Puller[R, V]) check(rec R) error {
 		return nil
 	case err == nil:
 		return api.Errorf(api.KindInternal, "cannot use %s %q: %s", noun, name, wrong).
-			WithHint("banger %s pull %s --force", noun, name)
+			WithHint("%s", p.noun.Mend(rec))
 	case errors.Is(err, os.ErrNotExist):
 		return api.Errorf(api.KindBadState, "cannot use %s %q: its files are gone: %w", noun, name, err).
-			WithHint("banger %s pull %s --force", noun, name)
+			WithHint("%s", p.noun.Mend(rec))
 	case errors.Is(err, os.ErrPermission):
 		return api.Errorf(api.KindDenied, "cannot use %s %q: %w", noun, name, err).
 			WithHint("ls -ld %s", p.noun.Dir(p.noun.ID(rec)))
+	}
+	var known *api.Error
+	if errors.As(err, &known) {
+		return known
 	}
 	return fmt.Errorf("cannot use %s %q: %w", noun, name, err)
 }
@@ -100,25 +113,6 @@ func (p *Puller[R, V]) names(ctx context.Context) ([]string, error) {
 	return names, err
 }
 
-// setName renames a record, to nothing where another takes its name.
-func (p *Puller[R, V]) setName(ctx context.Context, id, name string) error {
-	_, err := p.noun.Update(ctx, id, func(rec *R) error {
-		*p.noun.NameOf(rec) = name
-		return nil
-	})
-	return err
-}
-
-// view is what a client sees of a record.
-func (p *Puller[R, V]) view(ctx context.Context, rec R, changed bool) (V, error) {
-	vms, err := p.noun.VMs(ctx)
-	if err != nil {
-		var none V
-		return none, err
-	}
-	return p.noun.View(rec, p.usedBy(vms, rec), changed), nil
-}
-
 // usedBy names the VMs made from a thing.
 func (p *Puller[R, V]) usedBy(vms []store.VM, rec R) []string {
 	names := []string{}
@@ -128,28 +122,4 @@ func (p *Puller[R, V]) usedBy(vms []store.VM, rec R) []string {
 		}
 	}
 	return names
-}
-
-// Recover tidies up after a daemon that died: half-made things, and things that
-// lost their name and that no VM uses. It is called at start, before anything
-// is pulled or created.
-func (p *Puller[R, V]) Recover(ctx context.Context) error {
-	err := p.clearStaging(ctx)
-	recs, lerr := p.noun.All(ctx)
-	vms, verr := p.noun.VMs(ctx)
-	if lerr != nil || verr != nil {
-		return errors.Join(err, lerr, verr)
-	}
-	for _, rec := range recs {
-		if *p.noun.NameOf(&rec) != "" || len(p.usedBy(vms, rec)) > 0 {
-			continue
-		}
-		id := p.noun.ID(rec)
-		if derr := p.noun.Delete(ctx, id); derr != nil {
-			err = errors.Join(err, derr)
-			continue
-		}
-		err = errors.Join(err, os.RemoveAll(p.noun.Dir(id)))
-	}
-	return err
 }

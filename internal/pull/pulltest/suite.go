@@ -142,7 +142,7 @@ type Suite[R any] struct {
 
 // ThereAlready: what is here is found by name, id and default, and not pulled.
 func (s Suite[R]) ThereAlready(t *testing.T) {
-	m, _, b := s.New(t, t.TempDir())
+	m, h, b := s.New(t, t.TempDir())
 	first, err := m.Resolve(t.Context(), s.Default, "", nil)
 	Must(t, err)
 	for _, ref := range []string{s.Default, "", s.ID(first)} {
@@ -160,6 +160,8 @@ func (s Suite[R]) ThereAlready(t *testing.T) {
 		t.Errorf("%d builds, want 1", n)
 	}
 	op, err := m.Pull(t.Context(), api.Pull{Name: s.Default})
+	Must(t, err)
+	op, err = h.Ops.Wait(t.Context(), op.ID)
 	Must(t, err)
 	var result struct {
 		Name    string
