@@ -183,7 +183,7 @@ func (r recipes) Plan(_ context.Context, from pull.Source, _ pull.Report) (pull.
 		return pull.Plan[store.Image]{}, api.Errorf(api.KindUnsupported, "cannot build image %q: this banger has no such recipe", from.Ref)
 	}
 	return pull.Plan[store.Image]{
-		Key:      "debian " + from.Ref,
+		Key: "debian " + from.Ref,
 		Same: func(i store.Image) bool {
 			return i.Kind == KindDebian && first(i.Source["recipe"], i.Reference) == from.Ref
 		},
