@@ -16,11 +16,12 @@ import (
 type Config struct {
 	LogLevel         string // debug, info, warn, error
 	DefaultImageName string
-	Driver           string // auto, qemu
-	Accel            string // auto, kvm, tcg
-	Network          string // user, none
-	QEMUBin          string // empty: found in PATH
-	DebianMirror     string // empty: the host's, else Debian's own
+	Driver           string              // auto, qemu
+	Accel            string              // auto, kvm, tcg
+	Network          string              // user, none
+	QEMUBin          string              // empty: found in PATH
+	DebianMirror     string              // empty: the host's, else Debian's own
+	Registries       map[string]Registry // by host, as in references
 	VMDefaults       VMDefaults
 
 	sources map[string]string // by key; absent means default
@@ -133,6 +134,13 @@ func (c *Config) applyFile(path, data string) error {
 		if !leaf && tables[name.String()] {
 			continue
 		}
+		if name[0] == registriesKey {
+			if err := setRegistry(c, name, value); err != nil {
+				return wrongValue(path, lineOf(data, name), name, err)
+			}
+			c.sources[registriesKey] = FromFile
+			continue
+		}
 		k, ok := keyNamed(name.String())
 		if !ok {
 			return unknownKey(path, lineOf(data, name), name.String())
@@ -142,13 +150,16 @@ func (c *Config) applyFile(path, data string) error {
 			err = k.set(c, text)
 		}
 		if err != nil {
-			line := lineOf(data, name)
-			return api.Errorf(api.KindInvalid, "cannot use the configuration %s, line %d: %s: %w", path, line, name, err).
-				WithHint("sed -n %dp %s", line, path)
+			return wrongValue(path, lineOf(data, name), name, err)
 		}
 		c.sources[k.name] = FromFile
 	}
 	return nil
+}
+
+func wrongValue(path string, line int, name toml.Key, err error) error {
+	return api.Errorf(api.KindInvalid, "cannot use the configuration %s, line %d: %s: %w", path, line, name, err).
+		WithHint("sed -n %dp %s", line, path)
 }
 
 // textOf gives a value as one would write it in a flag.

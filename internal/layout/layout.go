@@ -154,6 +154,10 @@ func (l Layout) VMs() string             { return filepath.Join(l.State, "vms") 
 func (l Layout) Staging() string    { return filepath.Join(l.State, "staging") }
 func (l Layout) ProbeCache() string { return filepath.Join(l.Cache, "probe.json") }
 
+// Blobs holds what registries gave, by digest, whole or in part. It is in the
+// cache because all of it can be had again: losing it costs time, never an image.
+func (l Layout) Blobs() string { return filepath.Join(l.Cache, "blobs") }
+
 // GuestCPIO is the initramfs part with the guest binary of one build.
 func (l Layout) GuestCPIO(build string) string {
 	return filepath.Join(l.Cache, "guest-"+build+".cpio")
