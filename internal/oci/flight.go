@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -61,6 +62,8 @@ type flight struct {
 	mu      sync.Mutex
 	waiters map[*waiter]bool
 	sources []source
+	alive   func(next time.Duration) // of the connection that is open; nil when none is
+	stall   time.Duration            // how long it may give nothing
 	cancel  context.CancelFunc
 	ended   bool
 	have    int64
@@ -88,6 +91,10 @@ next:
 			}
 		}
 		f.sources = append(f.sources, s)
+		if f.alive != nil { // there is another way now
+			f.stall = f.how.stall / eager
+			f.alive(f.stall)
+		}
 	}
 	return true
 }
@@ -287,25 +294,28 @@ func (f *flight) attempt(ctx context.Context, src source, p *partial, stall time
 func (f *flight) pull(ctx context.Context, src source, p *partial, stall time.Duration) error {
 	ctx, alive, stop := watch(ctx, stall)
 	defer stop()
+	f.connected(alive, stall)
+	defer f.connected(nil, 0)
 	body, at, err := src.open(ctx, f.blob, p.have)
 	if err != nil {
 		return causeOf(ctx, err)
 	}
 	defer func() { _ = body.Close() }()
-	alive()
+	f.came()
 	if at != p.have {
-		if at != 0 {
-			return fmt.Errorf("asked for bytes from %d on, it gave bytes from %d on", p.have, at)
-		}
+		had := p.have
 		if err := f.restart(p); err != nil {
 			return &diskError{err}
+		}
+		if at != 0 {
+			return fmt.Errorf("it was asked for bytes from %d on, and gave bytes from %d on", had, at)
 		}
 	}
 	buf := make([]byte, 256<<10)
 	for {
 		n, err := body.Read(buf)
 		if n > 0 {
-			alive()
+			f.came()
 			if p.have+int64(n) > f.blob.size {
 				if err := f.restart(p); err != nil {
 					return &diskError{err}
@@ -328,6 +338,20 @@ func (f *flight) pull(ctx context.Context, src source, p *partial, stall time.Du
 	}
 }
 
+// connected says how the connection that is open is watched.
+func (f *flight) connected(alive func(time.Duration), stall time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.alive, f.stall = alive, stall
+}
+
+// came says that something came through it.
+func (f *flight) came() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.alive(f.stall)
+}
+
 // finish gives the blob its name.
 func (f *flight) finish(p *partial) error {
 	if err := os.Rename(p.file.Name(), f.blobs.path(f.blob.digest)); err != nil {
@@ -336,12 +360,18 @@ func (f *flight) finish(p *partial) error {
 	return nil
 }
 
-// watch gives a context that ends when alive has not been called for so long.
-// stop is to be called at the end.
-func watch(ctx context.Context, stall time.Duration) (watched context.Context, alive, stop func()) {
+// watch gives a context that ends when nothing came for stall; alive says that
+// something did, and how long the next may take. stop is to be called at the end.
+func watch(ctx context.Context, stall time.Duration) (watched context.Context, alive func(next time.Duration), stop func()) {
 	watched, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(stall, func() { cancel(&stallError{after: stall}) })
-	return watched, func() { timer.Reset(stall) }, func() { timer.Stop(); cancel(nil) }
+	var limit atomic.Int64
+	limit.Store(int64(stall))
+	timer := time.AfterFunc(stall, func() { cancel(&stallError{after: time.Duration(limit.Load())}) })
+	alive = func(next time.Duration) {
+		limit.Store(int64(next))
+		timer.Reset(next)
+	}
+	return watched, alive, func() { timer.Stop(); cancel(nil) }
 }
 
 // stallError is a connection on which nothing came.

@@ -155,7 +155,7 @@ func (e *endpoint) manifest(ctx context.Context, identifier string) (received, e
 		return received{}, causeOf(ctx, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	alive()
+	alive(e.client.opt.Stall)
 	body, err := readBounded(resp.Body, maxManifest)
 	if err != nil {
 		return received{}, causeOf(ctx, fmt.Errorf("its manifest cannot be read: %w", err))
