@@ -179,7 +179,7 @@ func TestArchivesThatDockerWrites(t *testing.T) {
 }
 
 // newDocker is what docker save writes since version 25.
-func newDocker(t *testing.T, image v1.Image, l *ocitest.Layer, layout bool) ([]byte, string) {
+func newDocker(t testing.TB, image v1.Image, l *ocitest.Layer, layout bool) ([]byte, string) {
 	t.Helper()
 	manifest, err := image.RawManifest()
 	if err != nil {
@@ -342,15 +342,14 @@ func TestALayoutAsAFolderIsNotLeft(t *testing.T) {
 }
 
 func FuzzArchive(f *testing.F) {
-	t := &testing.T{}
-	layer := ocitest.Plain(ocitest.Tar(t, ocitest.File("f", "1")))
-	archive, _ := newDocker(t, ocitest.Image(t, v1.Config{}, layer), layer, true)
+	layer := ocitest.Plain(ocitest.Tar(f, ocitest.File("f", "1")))
+	archive, _ := newDocker(f, ocitest.Image(f, v1.Config{}, layer), layer, true)
 	f.Add(archive)
 	f.Add(gz(archive))
-	archive, _ = newDocker(t, ocitest.Image(t, v1.Config{}, layer), layer, false)
+	archive, _ = newDocker(f, ocitest.Image(f, v1.Config{}, layer), layer, false)
 	f.Add(archive)
-	f.Add(ocitest.Tar(t, ocitest.Dir("bin"), ocitest.Symlink("manifest.json", "x"), ocitest.File("x", "[]")))
-	f.Add(ocitest.Tar(t, ocitest.Symlink("manifest.json", "x"), ocitest.Entry{Header: tar.Header{Name: "x", Typeflag: tar.TypeLink, Linkname: "manifest.json"}}))
+	f.Add(ocitest.Tar(f, ocitest.Dir("bin"), ocitest.Symlink("manifest.json", "x"), ocitest.File("x", "[]")))
+	f.Add(ocitest.Tar(f, ocitest.Symlink("manifest.json", "x"), ocitest.Entry{Header: tar.Header{Name: "x", Typeflag: tar.TypeLink, Linkname: "manifest.json"}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		path := filepath.Join(t.TempDir(), "a")
 		if err := os.WriteFile(path, b, 0o600); err != nil {

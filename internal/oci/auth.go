@@ -30,6 +30,18 @@ const (
 	dockerHubKey = "https://index.docker.io/v1/"
 )
 
+// DockerConfig is the folder of Docker's config.json, as Docker finds it; empty
+// where there is no home.
+func DockerConfig(getenv func(string) string) string {
+	if dir := getenv("DOCKER_CONFIG"); dir != "" {
+		return dir
+	}
+	if home := getenv("HOME"); filepath.IsAbs(home) {
+		return filepath.Join(home, ".docker")
+	}
+	return ""
+}
+
 // login is who we are to a registry; nobody when user and token are empty.
 type login struct {
 	auth authn.Authenticator
@@ -44,23 +56,40 @@ func (c *Client) credentials(ctx context.Context, host, repository string) (logi
 	if err != nil || file == nil {
 		return nobody, err
 	}
-	for _, key := range []string{host + "/" + repository, host} {
-		if key == dockerHub {
-			key = dockerHubKey
-		}
-		found, err := lookUp(ctx, file, key)
+	keys := []string{host}
+	if helperOf(file, hostKey(host)) == "" {
+		keys = []string{host + "/" + repository, host} // as podman has them, and no helper
+	}
+	for _, key := range keys {
+		found, err := lookUp(ctx, file, hostKey(key))
 		if err != nil {
 			return nobody, err
 		}
 		if found != (authn.AuthConfig{}) {
 			user := found.Username
 			if user == "" {
-				user = "token"
+				user = "a token"
 			}
 			return login{auth: authn.FromConfig(found), user: user}, nil
 		}
 	}
 	return nobody, nil
+}
+
+// hostKey is what a host is called in config.json.
+func hostKey(host string) string {
+	if host == dockerHub {
+		return dockerHubKey
+	}
+	return host
+}
+
+// helperOf is the helper that keeps the login of a key; empty for the file.
+func helperOf(file *configfile.ConfigFile, key string) string {
+	if h, ok := file.CredentialHelpers[key]; ok {
+		return h
+	}
+	return file.CredentialsStore
 }
 
 // dockerConfig reads config.json; nil when there is none.
@@ -93,10 +122,7 @@ func parseDockerConfig(b []byte) (*configfile.ConfigFile, error) {
 
 // lookUp asks whoever holds the key's login; the zero AuthConfig is nobody's.
 func lookUp(ctx context.Context, file *configfile.ConfigFile, key string) (authn.AuthConfig, error) {
-	helper := file.CredentialsStore
-	if h, ok := file.CredentialHelpers[key]; ok {
-		helper = h
-	}
+	helper := helperOf(file, key)
 	if helper == "" {
 		got, err := file.GetAuthConfig(key)
 		if err != nil {

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -90,7 +91,7 @@ type Report func(done, total int64)
 // anything: Image.TargetDigest of what Fetch would give.
 func (c *Client) Resolve(ctx context.Context, ref Reference) (string, error) {
 	var digest string
-	_, err := c.each(ctx, ref, func(e *endpoint) (err error) {
+	places, err := c.each(ctx, ref, func(e *endpoint) (err error) {
 		if digest, err = e.head(ctx, ref.identifier()); err == nil && digest == "" {
 			var got received
 			got, err = e.manifest(ctx, ref.identifier())
@@ -98,13 +99,30 @@ func (c *Client) Resolve(ctx context.Context, ref Reference) (string, error) {
 		}
 		return err
 	})
-	return digest, err
+	closeAll(places)
+	return digest, ended(ctx, "pull "+ref.String(), err)
 }
 
 // Fetch brings an image's blobs into the cache and gives the image. The caller
 // closes it. report may be nil.
 func (c *Client) Fetch(ctx context.Context, ref Reference, report Report) (*Image, error) {
 	what := "pull " + ref.String()
+	image, err := c.fetch(ctx, what, ref, report)
+	return image, ended(ctx, what, err)
+}
+
+// ended gives an error its kind where it is the context's end.
+func ended(ctx context.Context, what string, err error) error {
+	switch {
+	case err == nil || ctx.Err() == nil:
+		return err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return api.Errorf(api.KindTimeout, "cannot %s: %w", what, context.Cause(ctx))
+	}
+	return api.Errorf(api.KindCancelled, "cannot %s: %w", what, context.Cause(ctx))
+}
+
+func (c *Client) fetch(ctx context.Context, what string, ref Reference, report Report) (*Image, error) {
 	var target received
 	places, err := c.each(ctx, ref, func(e *endpoint) (err error) {
 		target, err = e.manifest(ctx, ref.identifier())
@@ -113,11 +131,7 @@ func (c *Client) Fetch(ctx context.Context, ref Reference, report Report) (*Imag
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		for _, e := range places {
-			e.close()
-		}
-	}()
+	defer closeAll(places)
 	wrong := func(err error) error { return contentError(what, err) }
 	doc, err := parseDocument(target.body, target.mediaType)
 	if err != nil {
@@ -214,13 +228,17 @@ func (c *Client) each(ctx context.Context, ref Reference, try func(*endpoint) er
 		return nil, err
 	}
 	if err := c.first(ctx, "pull "+ref.String(), places, try); err != nil {
-		for _, e := range places {
-			e.close()
-		}
+		closeAll(places)
 		return nil, err
 	}
 	slices.SortStableFunc(places, func(a, b *endpoint) int { return btoi(a.ailing) - btoi(b.ailing) })
 	return places, nil
+}
+
+func closeAll(places []*endpoint) {
+	for _, e := range places {
+		e.close()
+	}
 }
 
 // first tries one place after the other, mirrors once and the origin as often

@@ -139,7 +139,7 @@ func TestWhatIsNotThere(t *testing.T) {
 		wantError(t, err, api.KindNotFound, "", registry.Ref(ref))
 	}
 	_, err := c.Fetch(context.Background(), parse(t, "127.0.0.1:1/app:1"), nil)
-	wantError(t, err, api.KindUnavailable, "", "127.0.0.1:1 cannot be reached", "connection refused")
+	wantError(t, err, api.KindUnavailable, "curl -sSI http://127.0.0.1:1/v2/", "127.0.0.1:1 cannot be reached", "connection refused")
 	_, err = c.Fetch(context.Background(), parse(t, "registry.invalid/app:1"), nil)
 	wantError(t, err, api.KindUnavailable, "", "registry.invalid")
 }

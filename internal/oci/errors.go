@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
@@ -52,15 +54,27 @@ func (e *endpoint) explain(what string, err error) *api.Error {
 		said := api.Errorf(api.KindDenied, "cannot %s: %s speaks plain HTTP, which is allowed on loopback or with registries.%q.plain_http = true in config.toml: %w",
 			what, e.host, plainHost(plain, e.host), innermost(err))
 		return said.WithHint("banger config show")
-	case errors.As(err, &dns):
-		return unavailable("there is no host %s: %w", dns.Name, innermost(err)).WithHint("banger config show")
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return unavailable("there is no host %s: %w", dns.Name, innermost(err)).WithHint("curl -sSI %s", e.rootURL())
 	case errors.Is(err, context.Canceled):
 		return api.Errorf(api.KindCancelled, "cannot %s: %w", what, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return api.Errorf(api.KindTimeout, "cannot %s: %s: %w", what, e.host, err)
 	}
-	return unavailable("%s cannot be reached: %w", e.host, innermost(err))
+	var answer *answerError
+	switch {
+	case errors.As(err, &answer):
+		return unavailable("%s answers wrongly: %w", e.host, answer)
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return unavailable("%s broke the connection off: %w", e.host, innermost(err))
+	}
+	return unavailable("%s cannot be reached: %w", e.host, innermost(err)).WithHint("curl -sSI %s", e.rootURL())
 }
+
+// answerError is an answer that no registry should give.
+type answerError struct{ wrong string }
+
+func (e *answerError) Error() string { return e.wrong }
 
 func (e *endpoint) explainStatus(what string, s *transport.Error) *api.Error {
 	words := diagnosis(s)
@@ -93,7 +107,7 @@ func diagnosis(s *transport.Error) string {
 	words := http.StatusText(s.StatusCode)
 	if len(s.Errors) > 0 {
 		d := s.Errors[0]
-		words = strings.ToLower(strings.TrimSpace(string(d.Code) + " " + d.Message))
+		words = strings.Trim(strings.ToLower(strings.ReplaceAll(string(d.Code), "_", " "))+": "+d.Message, ": ")
 	}
 	return clip(strings.Join(strings.Fields(printable(words)), " "))
 }

@@ -308,7 +308,7 @@ func (f *flight) pull(ctx context.Context, src source, p *partial, stall time.Du
 			return &diskError{err}
 		}
 		if at != 0 {
-			return fmt.Errorf("it was asked for bytes from %d on, and gave bytes from %d on", had, at)
+			return &answerError{fmt.Sprintf("asked for bytes from %d on it gave bytes from %d on", had, at)}
 		}
 	}
 	buf := make([]byte, 256<<10)

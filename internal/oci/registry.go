@@ -2,17 +2,19 @@ package oci
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/bangervm/banger/api"
 )
 
 // endpoint is one repository in one registry: where an image comes from, or a
@@ -57,6 +59,15 @@ func (c *Client) endpoints(ref Reference) ([]*endpoint, error) {
 }
 
 func (e *endpoint) close() { e.plain.CloseIdleConnections() }
+
+// stall is how long it may give nothing of a manifest. There is another place
+// behind a mirror.
+func (e *endpoint) stall() time.Duration {
+	if e.mirror {
+		return e.client.opt.Stall / 3
+	}
+	return e.client.opt.Stall
+}
 
 // apiHost is what is dialled.
 func (e *endpoint) apiHost() string {
@@ -148,17 +159,20 @@ type received struct {
 // manifest gets a manifest or an index by tag or digest. One asked for by its
 // digest is checked.
 func (e *endpoint) manifest(ctx context.Context, identifier string) (received, error) {
-	ctx, alive, stop := watch(ctx, e.client.opt.Stall)
+	ctx, alive, stop := watch(ctx, e.stall())
 	defer stop()
 	resp, err := e.do(ctx, http.MethodGet, "manifests", identifier, acceptManifests(), http.StatusOK)
 	if err != nil {
 		return received{}, causeOf(ctx, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	alive(e.client.opt.Stall)
-	body, err := readBounded(resp.Body, maxManifest)
+	alive(e.stall())
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
 	if err != nil {
-		return received{}, causeOf(ctx, fmt.Errorf("its manifest cannot be read: %w", err))
+		return received{}, causeOf(ctx, err)
+	}
+	if len(body) > maxManifest {
+		return received{}, api.Errorf(api.KindInvalid, "its manifest is larger than %d bytes", maxManifest)
 	}
 	r := received{body: body, mediaType: resp.Header.Get("Content-Type"), digest: digestOf(body)}
 	if strings.Contains(identifier, ":") {
@@ -172,7 +186,7 @@ func (e *endpoint) manifest(ctx context.Context, identifier string) (received, e
 // head asks for the digest of a manifest without fetching it. Empty means that
 // the registry does not tell that way.
 func (e *endpoint) head(ctx context.Context, identifier string) (string, error) {
-	ctx, _, stop := watch(ctx, e.client.opt.Stall)
+	ctx, _, stop := watch(ctx, e.stall())
 	defer stop()
 	resp, err := e.do(ctx, http.MethodHead, "manifests", identifier, acceptManifests(), http.StatusOK, http.StatusMethodNotAllowed, http.StatusNotImplemented)
 	if err != nil {
@@ -208,7 +222,7 @@ func (e *endpoint) open(ctx context.Context, bl blob, offset int64) (io.ReadClos
 	}
 	_ = resp.Body.Close()
 	if offset == 0 {
-		return nil, 0, fmt.Errorf("it answered %s to a request for all", resp.Status)
+		return nil, 0, &answerError{resp.Status + " to a request without a range"}
 	}
 	return e.open(ctx, bl, 0) // without a range, then
 }
@@ -224,11 +238,14 @@ func rangeBegin(s string) (int64, bool) {
 	return n, ok && err == nil && n >= 0
 }
 
-// tagsURL lists the tags of the repository, for a hint.
-func (e *endpoint) tagsURL() string {
+// rootURL is where the registry's API begins, for a hint.
+func (e *endpoint) rootURL() string {
 	scheme := "https"
 	if isLoopback(e.host) || e.client.opt.Registries[e.host].PlainHTTP {
 		scheme = "http"
 	}
-	return scheme + "://" + e.apiHost() + "/v2/" + e.repository + "/tags/list"
+	return scheme + "://" + e.apiHost() + "/v2/"
 }
+
+// tagsURL lists the tags of the repository, for a hint.
+func (e *endpoint) tagsURL() string { return e.rootURL() + e.repository + "/tags/list" }

@@ -46,7 +46,7 @@ type Registry struct {
 type Option func(*setup)
 
 type setup struct {
-	tls            bool
+	tls, tokens    bool
 	user, password string
 }
 
@@ -56,6 +56,12 @@ func WithTLS() Option { return func(s *setup) { s.tls = true } }
 // WithLogin lets in nobody else.
 func WithLogin(user, password string) Option {
 	return func(s *setup) { s.user, s.password = user, password }
+}
+
+// WithTokens lets in nobody else either, but by way of a server for tokens, as
+// Docker's own registry does. Without a user everybody gets one.
+func WithTokens(user, password string) Option {
+	return func(s *setup) { s.tokens, s.user, s.password = true, user, password }
 }
 
 // Start starts docker-registry on a free port of loopback, with nothing in it.
@@ -73,7 +79,10 @@ func Start(t testing.TB, options ...Option) *Registry {
 	r := &Registry{User: s.user, Password: s.password, Dir: filepath.Join(dir, "data")}
 	r.transport = http.DefaultTransport.(*http.Transport).Clone()
 	conf := fmt.Sprintf("version: 0.1\nlog: {level: info, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}, delete: {enabled: true}}\n", r.Dir)
-	if s.user != "" {
+	switch {
+	case s.tokens:
+		conf += startTokens(t, dir, s.user, s.password)
+	case s.user != "":
 		hash, err := bcrypt.GenerateFromPassword([]byte(s.password), bcrypt.MinCost)
 		if err != nil {
 			t.Fatal(err)
@@ -168,7 +177,7 @@ func certificates(t testing.TB) (ca, cert, key []byte) {
 	fatal(err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "registry"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost", "registry.test"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, caTemplate, &serverKey.PublicKey, caKey)
 	fatal(err)
