@@ -130,7 +130,7 @@ func TestFidelity(t *testing.T) {
 		t.Skipf("cannot mount: %v: %s", err, out)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})

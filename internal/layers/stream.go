@@ -1,0 +1,251 @@
+package layers
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/bangervm/banger/internal/layers/gunzip"
+)
+
+const (
+	ahead      = 2         // layers unpacked into memory before their turn
+	chunkSize  = 512 << 10 // bytes passed on at once
+	chunkCount = 32        // of a layer that are under way at most: 16 MiB
+	ratioFrom  = 64 << 20  // a layer is a bomb only when it is larger
+	// maxWindow is the most that zstd's own tool gives a decoder, unasked.
+	maxWindow = 128 << 20
+)
+
+// meter counts what all layers cost.
+type meter struct {
+	limits Limits
+	total  int64 // compressed bytes, 0 when unknown
+	report func(done, total int64)
+
+	in, out          atomic.Int64
+	decompress, hash atomic.Int64 // nanoseconds
+	merge            time.Duration
+	reporting        sync.Mutex
+}
+
+func newMeter(layers []Layer, limits Limits, report func(done, total int64)) *meter {
+	m := &meter{limits: limits, report: report}
+	for _, l := range layers {
+		if l.Size <= 0 {
+			m.total = 0
+			break
+		}
+		m.total += l.Size
+	}
+	return m
+}
+
+func (m *meter) read(n int) {
+	done := m.in.Add(int64(n))
+	if m.report != nil {
+		m.reporting.Lock()
+		defer m.reporting.Unlock()
+		m.report(done, m.total)
+	}
+}
+
+func (m *meter) stats(t *tree) Stats {
+	return Stats{
+		Members: t.members, Removed: t.removed, Uncompressed: m.out.Load(), Compressed: m.in.Load(),
+		Decompress: time.Duration(m.decompress.Load()), Hash: time.Duration(m.hash.Load()), Merge: m.merge,
+	}
+}
+
+// sourceError is what a layer's own reader said: not the layer's fault.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }
+
+// stream is an uncompressed layer on its way: one goroutine decompresses, one
+// hashes, the caller reads. wait ends both once the context is done.
+type stream struct {
+	layer Layer
+	meter *meter
+	sum   hash.Hash
+	done  sync.WaitGroup
+
+	free    chan []byte
+	plain   chan []byte // from the decompressor
+	summed  chan []byte // to the reader
+	err     error       // of the decompressor; read after summed is closed
+	ctx     context.Context
+	current []byte // what is left to read of chunk
+	chunk   []byte
+	waited  time.Duration
+}
+
+func open(ctx context.Context, l Layer, m *meter) *stream {
+	s := &stream{
+		layer: l, meter: m, sum: sha256.New(), ctx: ctx,
+		free: make(chan []byte, chunkCount), plain: make(chan []byte, chunkCount), summed: make(chan []byte, chunkCount),
+	}
+	for range chunkCount {
+		s.free <- nil // made when first needed
+	}
+	s.done.Go(func() {
+		defer close(s.plain)
+		if err := s.unpack(); err != nil {
+			s.err = err
+		}
+	})
+	s.done.Go(func() {
+		defer close(s.summed)
+		for c := range s.plain {
+			start := time.Now()
+			_, _ = s.sum.Write(c)
+			m.hash.Add(int64(time.Since(start)))
+			s.summed <- c // there is room for every chunk
+		}
+	})
+	return s
+}
+
+// wait is for after the context's end, or after all was read.
+func (s *stream) wait() { s.done.Wait() }
+
+// unpack is the decompressor's goroutine.
+func (s *stream) unpack() error {
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
+	rc, err := s.layer.Open()
+	if err != nil {
+		return &sourceError{err}
+	}
+	defer func() { _ = rc.Close() }()
+	src := &source{r: rc, meter: s.meter}
+	r, closer, err := decompressor(bufio.NewReaderSize(src, 256<<10))
+	if err != nil {
+		return err
+	}
+	defer closer()
+	for total := int64(0); ; {
+		var c []byte
+		select {
+		case c = <-s.free:
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		}
+		if c == nil {
+			c = make([]byte, 0, chunkSize)
+		}
+		start := time.Now()
+		n, err := fill(r, c[:chunkSize])
+		s.meter.decompress.Add(int64(time.Since(start)))
+		total += int64(n)
+		all := s.meter.out.Add(int64(n))
+		s.plain <- c[:n] // there is room for every chunk
+		switch limits := s.meter.limits; {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case all > limits.Bytes:
+			return fmt.Errorf("the image unpacks to more than %d bytes", limits.Bytes)
+		case total > ratioFrom && total/limits.Ratio > src.n:
+			return fmt.Errorf("it unpacks to more than %d times its size, like a decompression bomb", limits.Ratio)
+		}
+	}
+}
+
+// fill reads until p is full. Unlike io.ReadFull it tells the end from a source
+// that is cut short.
+func fill(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var got int
+		got, err = r.Read(p[n:])
+		n += got
+	}
+	return n, err
+}
+
+// source counts what is read and marks its errors.
+type source struct {
+	r     io.Reader
+	meter *meter
+	n     int64
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.n += int64(n)
+	s.meter.read(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = &sourceError{err}
+	}
+	return n, err
+}
+
+// decompressor recognises a format by its first bytes.
+func decompressor(r *bufio.Reader) (io.Reader, func(), error) {
+	head, err := r.Peek(6)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, err
+	}
+	starts := func(magic string) bool { return bytes.HasPrefix(head, []byte(magic)) }
+	switch {
+	case starts("\x1f\x8b"):
+		return gunzip.NewReader(r), func() {}, nil
+	case starts("\x28\xb5\x2f\xfd"), len(head) > 3 && head[0]&0xf0 == 0x50 && starts(string(head[0])+"\x2a\x4d\x18"):
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, nil, err
+		}
+		return z, z.Close, nil
+	case starts("\xfd7zXZ\x00"):
+		return nil, nil, errors.New("it is compressed with xz: layers are gzip, zstd or uncompressed")
+	case starts("BZh"):
+		return nil, nil, errors.New("it is compressed with bzip2: layers are gzip, zstd or uncompressed")
+	}
+	return r, func() {}, nil
+}
+
+// Read gives the uncompressed archive.
+func (s *stream) Read(p []byte) (int, error) {
+	for len(s.current) == 0 {
+		if s.chunk != nil {
+			s.free <- s.chunk[:0]
+			s.chunk = nil
+		}
+		start := time.Now()
+		c, ok := <-s.summed
+		s.waited += time.Since(start)
+		if !ok {
+			if s.err != nil {
+				return 0, s.err
+			}
+			return 0, io.EOF
+		}
+		s.chunk, s.current = c, c
+	}
+	n := copy(p, s.current)
+	s.current = s.current[n:]
+	return n, nil
+}
+
+// verify compares the digest, once all is read.
+func (s *stream) verify() error {
+	got := "sha256:" + hex.EncodeToString(s.sum.Sum(nil))
+	if s.layer.DiffID != "" && got != s.layer.DiffID {
+		return fmt.Errorf("its uncompressed content is %s, but the image's config says %s", got, s.layer.DiffID)
+	}
+	return nil
+}
