@@ -139,6 +139,7 @@ func (t *tree) apply(s *stream) error {
 	if _, err := io.Copy(io.Discard, s); err != nil {
 		return err
 	}
+	s.spare()
 	return s.verify()
 }
 

@@ -22,7 +22,7 @@ import (
 const (
 	ahead      = 2         // layers unpacked into memory before their turn
 	chunkSize  = 512 << 10 // bytes passed on at once
-	chunkCount = 32        // of a layer that are under way at most: 16 MiB
+	chunkCount = 16        // of a layer that are under way at most: 8 MiB
 	ratioFrom  = 64 << 20  // a layer is a bomb only when it is larger
 	// maxWindow is the most that zstd's own tool gives a decoder, unasked.
 	maxWindow = 128 << 20
@@ -33,6 +33,7 @@ type meter struct {
 	limits Limits
 	total  int64 // compressed bytes, 0 when unknown
 	report func(done, total int64)
+	spare  chan []byte // chunks of layers that are done
 
 	in, out          atomic.Int64
 	decompress, hash atomic.Int64 // nanoseconds
@@ -41,7 +42,7 @@ type meter struct {
 }
 
 func newMeter(layers []Layer, limits Limits, report func(done, total int64)) *meter {
-	m := &meter{limits: limits, report: report}
+	m := &meter{limits: limits, report: report, spare: make(chan []byte, (ahead+1)*chunkCount)}
 	for _, l := range layers {
 		if l.Size <= 0 {
 			m.total = 0
@@ -145,7 +146,11 @@ func (s *stream) unpack() error {
 			return context.Cause(s.ctx)
 		}
 		if c == nil {
-			c = make([]byte, 0, chunkSize)
+			select {
+			case c = <-s.meter.spare:
+			default:
+				c = make([]byte, 0, chunkSize)
+			}
 		}
 		start := time.Now()
 		n, err := fill(r, c[:chunkSize])
@@ -239,6 +244,24 @@ func (s *stream) Read(p []byte) (int, error) {
 	n := copy(p, s.current)
 	s.current = s.current[n:]
 	return n, nil
+}
+
+// spare gives the chunks to the layers that follow, once all is read.
+func (s *stream) spare() {
+	for {
+		select {
+		case c := <-s.free:
+			if c == nil {
+				continue
+			}
+			select {
+			case s.meter.spare <- c:
+			default:
+			}
+		default:
+			return
+		}
+	}
 }
 
 // verify compares the digest, once all is read.

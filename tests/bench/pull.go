@@ -80,7 +80,7 @@ func benchPull(l *lab) ([]figure, error) {
 		}
 		cached = append(cached, t)
 	}
-	return pullFigures(ours, theirs, cached, costs), nil
+	return pullFigures(ours, theirs, cached, costs[len(costs)-len(ours):]), nil
 }
 
 func pullFigures(ours, theirs, cached []float64, costs []pullCost) []figure {
