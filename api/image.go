@@ -38,6 +38,7 @@ type ImageConfig struct {
 
 // Kernel is one kernel that guests can boot.
 type Kernel struct {
+	ID        string            `json:"id"` // of the content, and of the name of an imported one
 	Name      string            `json:"name"`
 	Version   string            `json:"version"` // as uname -r says
 	Arch      string            `json:"arch"`
@@ -46,7 +47,24 @@ type Kernel struct {
 	Source    map[string]string `json:"source"`
 	CreatedAt time.Time         `json:"created_at"`
 	UsedBy    []string          `json:"used_by"`
-	Changed   bool              `json:"changed"`
+	// Warnings say what could not be told of an imported kernel, or what it lacks
+	// that can be missed.
+	Warnings []string `json:"warnings,omitempty"`
+	Changed  bool     `json:"changed"`
+}
+
+// ImportKernel asks for a kernel made of what the user has.
+type ImportKernel struct {
+	Name string `json:"name"`
+	// Path is a Debian package, a folder, a bzImage or a vmlinux on the daemon's
+	// host, absolute.
+	Path string `json:"path"`
+	// Modules is a folder or a package with the modules, where Path has none.
+	Modules string `json:"modules,omitempty"`
+	// Unchecked takes it though it seems to lack what guests need.
+	Unchecked bool `json:"unchecked,omitempty"`
+	// Replace lets the name pass from another kernel.
+	Replace bool `json:"replace,omitempty"`
 }
 
 // CatalogEntry is one thing that can be pulled by its bare name.

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"net/http"
+	"net/url"
 
 	"github.com/bangervm/banger/api"
 )
@@ -30,5 +31,22 @@ func (c *Client) PullKernel(ctx context.Context, req api.Pull) (api.Operation, e
 func (c *Client) KernelCatalog(ctx context.Context) ([]api.CatalogEntry, error) {
 	var out []api.CatalogEntry
 	err := c.call(ctx, http.MethodGet, route("kernels", "catalog"), nil, nil, &out)
+	return out, err
+}
+
+// ImportKernel begins an import; the operation's result is the api.Kernel.
+func (c *Client) ImportKernel(ctx context.Context, req api.ImportKernel) (api.Operation, error) {
+	return c.begin(ctx, http.MethodPost, route("kernels", "import"), nil, req)
+}
+
+// DeleteKernel deletes a kernel by its exact name or id. A dry run gives what
+// a deletion would, and deletes nothing.
+func (c *Client) DeleteKernel(ctx context.Context, ref string, dryRun bool) (api.Result, error) {
+	var out api.Result
+	q := url.Values{}
+	if dryRun {
+		q.Set("dry_run", "true")
+	}
+	err := c.call(ctx, http.MethodDelete, route("kernels", ref), q, nil, &out)
 	return out, err
 }

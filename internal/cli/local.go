@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -129,4 +131,27 @@ func shortDigest(d string) string {
 		return d
 	}
 	return algo + ":" + sum[:12]
+}
+
+// absolute is a path as the daemon, which runs in another folder, understands it;
+// empty stays empty.
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", api.Errorf(api.KindInvalid, "cannot use path %s: %w", ui.Clean(path), err)
+	}
+	if _, err := os.Stat(abs); err != nil {
+		kind := api.KindInvalid
+		switch {
+		case os.IsNotExist(err):
+			kind = api.KindNotFound
+		case os.IsPermission(err):
+			kind = api.KindDenied
+		}
+		return "", api.Errorf(kind, "cannot use %s: %w", ui.Clean(path), err)
+	}
+	return abs, nil
 }

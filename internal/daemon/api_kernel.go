@@ -40,3 +40,27 @@ func (s *server) kernelCatalog(w http.ResponseWriter, r *http.Request) error {
 	}
 	return writeJSON(w, http.StatusOK, list(entries))
 }
+
+func (s *server) importKernel(w http.ResponseWriter, r *http.Request) error {
+	req, err := decodeBody[api.ImportKernel](w, r)
+	if err != nil {
+		return err
+	}
+	return writeOperation(w)(s.kernels.Import(r.Context(), req))
+}
+
+type deleteKernelQuery struct {
+	DryRun bool `query:"dry_run" doc:"say what would go, or why it would not; delete nothing"`
+}
+
+func (s *server) deleteKernel(w http.ResponseWriter, r *http.Request) error {
+	q, err := decodeQuery[deleteKernelQuery](r)
+	if err != nil {
+		return err
+	}
+	res, err := s.kernels.Delete(r.Context(), r.PathValue("name"), q.DryRun)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, res)
+}

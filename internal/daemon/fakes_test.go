@@ -117,6 +117,12 @@ func (fakeKernels) Show(_ context.Context, name string) (api.Kernel, error) {
 func (fakeKernels) Pull(_ context.Context, req api.Pull) (api.Operation, error) {
 	return api.Operation{ID: "op3", Target: req.Name}, nil
 }
+func (fakeKernels) Import(_ context.Context, req api.ImportKernel) (api.Operation, error) {
+	return api.Operation{ID: "op4", Target: req.Name}, nil
+}
+func (fakeKernels) Delete(_ context.Context, ref string, _ bool) (api.Result, error) {
+	return api.Result{Ref: ref, OK: true}, nil
+}
 func (fakeKernels) Catalog(context.Context) ([]api.CatalogEntry, error) { return nil, nil }
 
 // fakeOperations is one operation, op1, that ends when end is closed.

@@ -48,6 +48,8 @@ type kernelService interface {
 	List(ctx context.Context) ([]api.Kernel, error)
 	Show(ctx context.Context, name string) (api.Kernel, error)
 	Pull(ctx context.Context, req api.Pull) (api.Operation, error)
+	Import(ctx context.Context, req api.ImportKernel) (api.Operation, error)
+	Delete(ctx context.Context, ref string, dryRun bool) (api.Result, error)
 	Catalog(ctx context.Context) ([]api.CatalogEntry, error)
 }
 

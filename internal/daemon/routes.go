@@ -68,6 +68,8 @@ func routes() []route {
 		{"GET", "/v1/kernels/catalog", look, (*server).kernelCatalog, nil, ok([]api.CatalogEntry{}), "list kernels that can be pulled by name"},
 		{"GET", "/v1/kernels/{name}", look, (*server).showKernel, nil, ok(api.Kernel{}), "show a kernel"},
 		{"POST", "/v1/kernels/pull", change, (*server).pullKernel, api.Pull{}, accepted(api.Operation{}), "pull a kernel; the operation's result is the kernel"},
+		{"POST", "/v1/kernels/import", change, (*server).importKernel, api.ImportKernel{}, accepted(api.Operation{}), "make a kernel of what the user has; the operation's result is the kernel"},
+		{"DELETE", "/v1/kernels/{name}", change, (*server).deleteKernel, deleteKernelQuery{}, ok(api.Result{}), "delete a kernel, named exactly, that nothing uses"},
 
 		{"GET", "/v1/operations", look, (*server).listOperations, nil, ok([]api.Operation{}), "list operations"},
 		{"POST", "/v1/operations/prune", change, (*server).pruneOperations, nil, ok([]api.Operation{}), "forget finished operations"},

@@ -105,7 +105,7 @@ func (i *importer) read(u *unpacker, tw *tar.Writer) error {
 	if err != nil {
 		return err
 	}
-	u.source["path"] = i.opt.Path
+	u.source["path"], u.source["reference"] = i.opt.Path, i.opt.Path
 	if i.opt.Modules != "" {
 		u.source["modules"] = i.opt.Modules
 	}

@@ -24,6 +24,7 @@ type Store interface {
 	KernelByName(ctx context.Context, name string) (store.Kernel, error)
 	Kernels(ctx context.Context) ([]store.Kernel, error)
 	DeleteKernel(ctx context.Context, id string) error
+	KernelInUse(ctx context.Context, id string) error
 	VMs(ctx context.Context) ([]store.VM, error)
 }
 
@@ -44,10 +45,11 @@ type Manager struct {
 	layout  layout.Layout
 	opt     Options
 	catalog []entry
+	store   Store
 	pulls   *pull.Puller[store.Kernel, api.Kernel]
 }
 
-// New makes a manager and registers its operation kernel.pull. The caller calls
+// New makes a manager and registers its operations kernel.pull and kernel.import. The caller calls
 // Recover before it lets anybody pull.
 func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, opt Options) *Manager {
 	if opt.Build == nil {
@@ -59,11 +61,11 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 	if opt.Default == "" {
 		opt.Default = DefaultName
 	}
-	m := &Manager{layout: l, opt: opt, catalog: embedded()}
+	m := &Manager{layout: l, opt: opt, catalog: embedded(), store: s}
 	m.pulls = pull.New(pull.Noun[store.Kernel, api.Kernel]{
-		Name: "kernel", Kinds: []string{"kernel.pull"}, Forget: true,
+		Name: "kernel", Kinds: []string{"kernel.pull", importOperation}, Forget: true,
 		Catalog: m.entries, Known: m.known, Plan: m.plan, Check: m.check, View: toAPI,
-		Mend:      func(k store.Kernel) string { return "banger kernel pull " + k.Name + " --force" },
+		Mend:      mend,
 		Dir:       func(id string) string { return l.Kernel(id).Dir },
 		ID:        func(k store.Kernel) string { return k.ID },
 		NameOf:    func(k *store.Kernel) *string { return &k.Name },
@@ -163,6 +165,9 @@ func (m *Manager) entry(name string) (entry, bool) {
 
 // plan looks at what a kernel is made from.
 func (m *Manager) plan(_ context.Context, job pull.Job, _ pull.Report) (pull.Plan[store.Kernel], error) {
+	if job.Source.Kind == fromPath {
+		return m.planImport(job), nil
+	}
 	name := job.Source.Ref
 	e, ok := m.entry(name)
 	if !ok || e.recipe == nil {
@@ -202,10 +207,23 @@ func (m *Manager) make(ctx context.Context, recipe Recipe, dir, tempDir string, 
 	if err != nil {
 		return store.Kernel{}, err
 	}
+	return m.record(manifest, id), nil
+}
+
+// record is that of a kernel just made.
+func (m *Manager) record(manifest Manifest, id string) store.Kernel {
 	return store.Kernel{
-		ID: id, Version: manifest.Release, Arch: manifest.Arch, Digest: manifest.Digest,
-		SizeBytes: manifest.SizeBytes, Source: manifest.Source, CreatedAt: m.opt.Now().UTC(),
-	}, nil
+		ID: id, Version: manifest.Release, Arch: manifest.Arch, Digest: manifest.Digest, SizeBytes: manifest.SizeBytes,
+		Source: manifest.Source, Warnings: manifest.Warnings, CreatedAt: m.opt.Now().UTC(),
+	}
+}
+
+// mend is a command that makes the files of a kernel whole again.
+func mend(k store.Kernel) string {
+	if path := k.Source["path"]; path != "" {
+		return "banger kernel import " + path + " --name " + k.Name
+	}
+	return "banger kernel pull " + k.Name + " --force"
 }
 
 // idOf is the id of a kernel: the beginning of a digest of what a guest boots
@@ -227,7 +245,7 @@ func idOf(dir layout.KernelDir, vmlinux string) (string, error) {
 
 func toAPI(k store.Kernel, usedBy []string, changed bool, _ *store.Kernel) api.Kernel {
 	return api.Kernel{
-		Name: k.Name, Version: k.Version, Arch: k.Arch, Digest: k.Digest, SizeBytes: k.SizeBytes,
-		Source: k.Source, CreatedAt: k.CreatedAt, UsedBy: usedBy, Changed: changed,
+		ID: k.ID, Name: k.Name, Version: k.Version, Arch: k.Arch, Digest: k.Digest, SizeBytes: k.SizeBytes,
+		Source: k.Source, CreatedAt: k.CreatedAt, UsedBy: usedBy, Warnings: k.Warnings, Changed: changed,
 	}
 }

@@ -203,7 +203,7 @@ func (u *unpacker) check(unchecked bool) error {
 		if slices.Equal(names(v.lacking), names(intersect(v.lacking, v.unseen))) {
 			says = "it carries no configuration, and in its image there is no trace of "
 		}
-		return api.Errorf(api.KindUnsupported, "cannot boot a guest with kernel %s: %s%s", u.release, says, list(v.lacking))
+		return api.Errorf(api.KindUnsupported, "no guest can boot with kernel %s: %s%s", u.release, says, list(v.lacking))
 	}
 	u.warnings = append(u.warnings, "taken unchecked, though it seems to lack "+list(v.lacking))
 	u.assume(names(v.lacking))

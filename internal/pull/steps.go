@@ -51,6 +51,9 @@ func (w *work[R, V]) resolve(ctx context.Context, op *operation.Op) error {
 		return err
 	}
 	w.plan = plan
+	if plan.ID == "" && plan.Same == nil {
+		return nil // only making tells whether it is what has the name
+	}
 	holder, err := w.p.noun.ByName(ctx, w.job.Name)
 	if err != nil || plan.ID != "" && w.p.noun.ID(holder) == plan.ID {
 		return nil // the name is free, ours, or a matter of the publication

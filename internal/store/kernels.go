@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"strings"
 
 	"github.com/bangervm/banger/api"
 )
@@ -48,8 +50,51 @@ func (d *DB) Kernels(ctx context.Context) ([]Kernel, error) {
 }
 
 // DeleteKernel forgets the kernel, not its files. It is of kind bad-state, and
-// names the VMs, while VMs use it: look-up, check and removal are one
+// names them, while VMs or images use it: look-up, check and removal are one
 // transaction, as the insertion of a VM is.
 func (d *DB) DeleteKernel(ctx context.Context, id string) error {
-	return kernels.remove(ctx, d, id, "kernel_id")
+	return kernels.remove(ctx, d, id, "kernel_id", noImageNames)
+}
+
+// KernelInUse is the error that DeleteKernel would give for a kernel that VMs or
+// images use; nil where none does.
+func (d *DB) KernelInUse(ctx context.Context, id string) error {
+	tx, err := d.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return d.fail(err, "look who uses kernel %s", id)
+	}
+	defer func() { _ = tx.Rollback() }() // it only read
+	users, err := vmsWith(ctx, tx, "kernel_id", id)
+	if err == nil && len(users) > 0 {
+		return inUse("kernel", id, users)
+	}
+	if err == nil {
+		err = noImageNames(ctx, tx, id)
+	}
+	return d.failOwn(err, "look who uses kernel %s", id)
+}
+
+// noImageNames refuses a kernel that images name.
+func noImageNames(ctx context.Context, tx *sql.Tx, id string) error {
+	rows, err := tx.QueryContext(ctx, `SELECT k.name, n.name FROM kernels k JOIN image_names n ON json_valid(n.record) AND n.record->>'$.kernel'=k.name
+		WHERE k.id=? ORDER BY n.name`, id)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	var kernel string
+	var names []string
+	for rows.Next() {
+		var image string
+		if err := rows.Scan(&kernel, &image); err != nil {
+			return err
+		}
+		names = append(names, image)
+	}
+	if err := rows.Err(); err != nil || len(names) == 0 {
+		return err
+	}
+	e := api.Errorf(api.KindBadState, "cannot delete kernel %q: images use it: %s", kernel, strings.Join(names, ", ")).WithHint("banger image list")
+	e.Candidates = names
+	return e
 }

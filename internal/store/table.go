@@ -307,8 +307,9 @@ func (t table[T]) all(ctx context.Context, d *DB, broken func(id, name string, e
 }
 
 // remove deletes a record; one that is not there is of kind not-found, one that
-// VMs use, as their column used says, bad-state.
-func (t table[T]) remove(ctx context.Context, d *DB, id, used string) error {
+// VMs use, as their column used says, bad-state. Of checks, which may refuse it,
+// there may be none.
+func (t table[T]) remove(ctx context.Context, d *DB, id, used string, checks ...func(ctx context.Context, tx *sql.Tx, id string) error) error {
 	err := d.update(ctx, durable, func(ctx context.Context, tx *sql.Tx) error {
 		if used != "" {
 			users, err := vmsWith(ctx, tx, used, id)
@@ -317,6 +318,11 @@ func (t table[T]) remove(ctx context.Context, d *DB, id, used string) error {
 			}
 			if len(users) > 0 {
 				return inUse(t.noun, id, users)
+			}
+		}
+		for _, check := range checks {
+			if err := check(ctx, tx, id); err != nil {
+				return err
 			}
 		}
 		res, err := tx.ExecContext(ctx, "DELETE FROM "+t.name+" WHERE id=?", id)

@@ -106,6 +106,7 @@ type Kernel struct {
 	Digest    string            `json:"digest"`
 	SizeBytes int64             `json:"size_bytes"`
 	Source    map[string]string `json:"source"`
+	Warnings  []string          `json:"warnings,omitempty"`
 	CreatedAt time.Time         `json:"created_at"`
 }
 
