@@ -156,11 +156,12 @@ type traces struct {
 	marks   map[string]bool // those of the asked that are there
 }
 
-// scan looks through a vmlinux for its version, its configuration and the marks.
+// scan looks through a vmlinux for its version, its configuration and the marks;
+// without marks it ends at the version.
 func scan(f *os.File, marks []string) (traces, error) {
 	t := traces{marks: map[string]bool{}}
 	buf := make([]byte, scanChunk+scanOverlap)
-	for at := int64(0); ; at += scanChunk {
+	for at := int64(0); at < maxVMLinux; at += scanChunk {
 		n, err := f.ReadAt(buf, at)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return t, err
@@ -177,15 +178,19 @@ func scan(f *os.File, marks []string) (traces, error) {
 				t.marks[m] = true
 			}
 		}
-		if n < len(buf) {
-			return t, nil
+		if n < len(buf) || len(marks) == 0 && t.version != "" {
+			break
 		}
 	}
+	return t, nil
 }
+
+// maxBanners bounds how often what looks like a banner is looked at, in one chunk.
+const maxBanners = 1000
 
 // findVersion gives the version in the first banner among b.
 func findVersion(b []byte) string {
-	for {
+	for range maxBanners {
 		i := bytes.Index(b, []byte(bannerStart))
 		if i < 0 {
 			return ""
@@ -197,4 +202,5 @@ func findVersion(b []byte) string {
 			return v
 		}
 	}
+	return ""
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bangervm/banger/api"
 )
 
@@ -75,12 +77,20 @@ func (f *folder) look() error {
 	}
 	for _, place := range places {
 		for _, d := range f.list(place) {
+			if len(f.kernels) > maxReleases {
+				return api.Errorf(api.KindInvalid, "it holds more than %d kernels", maxReleases)
+			}
 			if k := f.kernel(path.Join(place, d.Name())); k.kind != kindUnknown && !slices.ContainsFunc(f.kernels, func(o kernelFile) bool { return os.SameFile(o.info, k.info) }) {
 				f.kernels = append(f.kernels, k)
 			}
 		}
 	}
 	return nil
+}
+
+// open opens a file to be read; what has become a pipe holds nobody up.
+func (f *folder) open(p string) (*os.File, error) {
+	return f.root.OpenFile(p, os.O_RDONLY|unix.O_NONBLOCK, 0)
 }
 
 // list is a folder's entries, none where it is not there.
@@ -113,7 +123,7 @@ func (f *folder) kernel(p string) kernelFile {
 	if err != nil || !fi.Mode().IsRegular() {
 		return none
 	}
-	file, err := f.root.Open(p)
+	file, err := f.open(p)
 	if err != nil {
 		return none
 	}
@@ -190,7 +200,7 @@ func (f *folder) modulesOf(release string) (string, error) {
 // config is the configuration of a release, if the folder has one.
 func (f *folder) config(release string) (config, string) {
 	for _, p := range []string{"boot/config-" + release, "config-" + release, f.modules[release] + "/config", ".config"} {
-		file, err := f.root.Open(path.Clean(p))
+		file, err := f.open(path.Clean(p))
 		if err != nil {
 			continue
 		}
@@ -283,7 +293,7 @@ func (m *folderMembers) Next() (*tar.Header, error) {
 	h.Name = path.Join(m.under, strings.TrimPrefix(p, m.dir))
 	h.Uid, h.Gid, h.Uname, h.Gname, h.Mode = 0, 0, "", "", h.Mode&0o755
 	if h.Typeflag == tar.TypeReg {
-		if m.file, err = m.folder.root.Open(p); err != nil {
+		if m.file, err = m.folder.open(p); err != nil {
 			return nil, err
 		}
 		m.r = bufio.NewReaderSize(io.LimitReader(m.file, h.Size), 64<<10)

@@ -263,7 +263,7 @@ func (i *importer) readFolder(u *unpacker, tw *tar.Writer) error {
 	if err := i.room(unpackedSize(k.kind, k.info.Size())); err != nil {
 		return err
 	}
-	file, err := f.root.Open(k.path)
+	file, err := f.open(k.path)
 	if err != nil {
 		return err
 	}

@@ -261,6 +261,8 @@ func TestImportVMLinux(t *testing.T) {
 			says: "carries no configuration, and in its image there is no trace of virtio_blk (CONFIG_VIRTIO_BLK) for the disks"},
 		"not seen, unchecked": {file: vmlinux(true, without(builtins(), "virtio_blk")...), unchecked: true,
 			warns: []string{blind, "taken unchecked, though it seems to lack virtio_blk (CONFIG_VIRTIO_BLK) for the disks"}},
+		"ACPI not seen": {file: vmlinux(true, without(builtins(), "ACPI: Interpreter enabled")...),
+			warns: []string{"there is no trace in it of CONFIG_ACPI for finding devices under QEMU", blind}},
 		"no QEMU":    {file: vmlinux(false, builtins()...), warns: []string{"only Firecracker can start it: it lacks CONFIG_PVH for the start under QEMU", blind}},
 		"no link":    {file: vmlinux(false, without(builtins(), "vmw_vsock_virtio_transport")...), says: "it lacks CONFIG_PVH for the start under QEMU"},
 		"no version": {file: vmlinux(true, without(builtins(), banner)...), says: "names no version"},
@@ -358,6 +360,11 @@ func TestImportKernelRefuses(t *testing.T) {
 		"modules only":    {folder(drop("vmlinuz")...), api.KindInvalid, "holds no kernel", ""},
 		"folder, two":     {folder(tree(member{"boot/vmlinuz-6.9", vmlinux(true, builtins()...), tar.TypeReg})...), api.KindInvalid, "boot/vmlinuz-" + release + ", boot/vmlinuz-6.9", "banger kernel import --help"},
 		"folder, others":  {folder(append(drop("modules"), member{"lib/modules/6.2.0/kernel/x.ko", fakeModule(info("x", "")), tar.TypeReg})...), api.KindInvalid, "the modules are for 6.2.0", ""},
+		"folder, piped config": {func(dir string) string {
+			f := folderOf(t, filepath.Join(dir, "f"), drop("config"))
+			must2(syscall.Mkfifo(filepath.Join(f, "boot/config-"+release), 0o600))
+			return f
+		}, api.KindUnsupported, "no trace of CONFIG_BLK_DEV_INITRD", ""},
 		"folder, a pipe": {func(dir string) string {
 			f := folderOf(t, filepath.Join(dir, "f"), tree())
 			must2(syscall.Mkfifo(filepath.Join(f, "usr", mods, "pipe"), 0o600))
@@ -405,6 +412,21 @@ func TestImportBoundsThePackage(t *testing.T) {
 	u := unpacker{source: map[string]string{}}
 	if err := u.read(&endless{}, nil); api.KindOf(err) != api.KindInvalid || !strings.Contains(err.Error(), "more than 100000 members") {
 		t.Error(err)
+	}
+}
+
+// What looks like a version, again and again, costs no time.
+func TestScanIsNotHeldUp(t *testing.T) {
+	t.Parallel()
+	begun := time.Now()
+	b := bytes.Repeat([]byte("Linux version 1"), scanChunk/15)
+	for range 100 {
+		if v := findVersion(b); v != "" {
+			t.Fatal(v)
+		}
+	}
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("100 chunks took %s", took)
 	}
 }
 
