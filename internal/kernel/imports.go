@@ -60,15 +60,20 @@ func (m *Manager) planImport(job pull.Job) pull.Plan[store.Kernel] {
 			if err != nil {
 				return store.Kernel{}, err
 			}
-			return m.record(manifest, importID(job.Name, manifest.Content)), nil
+			// What we make of the same content may change with our version.
+			made, err := idOf(d, manifest.Content)
+			if err != nil {
+				return store.Kernel{}, err
+			}
+			return m.record(manifest, importID(job.Name, made)), nil
 		},
 	}
 }
 
 // importID is the id of an imported kernel. The name is part of it: a kernel has
-// one, and the same content under another is another kernel.
-func importID(name, content string) string {
-	sum := sha256.Sum256([]byte(name + "\n" + content))
+// one, and the same under another is another kernel.
+func importID(name, made string) string {
+	sum := sha256.Sum256([]byte(name + "\n" + made))
 	return hex.EncodeToString(sum[:])[:16]
 }
 
