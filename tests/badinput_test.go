@@ -44,7 +44,7 @@ func TestBadFlagsSayTheCauseAndTheNextStep(t *testing.T) {
 		{2, []string{"accel"}, []string{"vm", "create", "--accel", "magic"}},
 		{2, []string{"network"}, []string{"vm", "create", "--network", "magic"}},
 		{8, nil, []string{"vm", "create", "--network", "bridge"}},
-		{8, nil, []string{"vm", "create", "--driver", "firecracker"}},
+		{2, nil, []string{"vm", "create", "--driver", "xen"}},
 		{4, []string{"there"}, []string{"vm", "create", "--name", "there"}},
 	} {
 		h.fails(c.code, c.words, c.args...)

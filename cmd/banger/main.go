@@ -11,6 +11,7 @@ import (
 	"github.com/bangervm/banger/internal/host"
 	"github.com/bangervm/banger/internal/keeper"
 	"github.com/bangervm/banger/internal/layout"
+	"github.com/bangervm/banger/internal/vmm/cell"
 )
 
 func main() {
@@ -20,6 +21,7 @@ func main() {
 		Programs: cli.Programs{
 			Daemon: func(ctx context.Context) error { return daemon.Main(ctx, os.Getenv, os.Stderr) },
 			Keeper: keeper.Main,
+			Cell:   cell.Main,
 		},
 	}))
 }

@@ -45,7 +45,7 @@ func TestRefusals(t *testing.T) {
 		{"vm run --branch x", 8, "cannot use --branch"},
 		{"vm create --network bridge", 8, "cannot use network bridge"},
 		{"vm create --network lan", 2, "want user or none"},
-		{"vm create --driver firecracker", 8, "cannot use driver firecracker"},
+		{"vm create --driver xen", 2, "want auto, firecracker or qemu"},
 		{"vm create --init image", 8, "cannot use init image"},
 		{"vm create --root-disk reflink", 8, "cannot use root disk reflink"},
 		{"vm create --accel hvf", 2, "want auto, kvm or tcg"},

@@ -25,6 +25,8 @@ type Programs struct {
 	Daemon func(ctx context.Context) error
 	// Keeper owns one VM until it ends; args follow the word keeper.
 	Keeper func(args []string) error
+	// Cell becomes a VMM in namespaces of its own, and returns if it cannot.
+	Cell func() error
 }
 
 // Env is the world a command runs in.
@@ -61,8 +63,13 @@ func (e exitStatus) Error() string { return "exit status" }
 
 // Main runs one call and gives its exit code.
 func Main(env Env) int {
-	if len(env.Args) > 0 && env.Args[0] == "keeper" {
-		return keeperMain(env)
+	if len(env.Args) > 0 {
+		switch env.Args[0] {
+		case "keeper":
+			return keeperMain(env)
+		case "cell":
+			return cellMain(env)
+		}
 	}
 	a := newApp(env)
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -89,6 +96,14 @@ func keeperMain(env Env) int {
 		return api.KindOf(err).ExitCode()
 	}
 	return 0
+}
+
+// cellMain says nothing itself: what stops it is told to the one who waits.
+func cellMain(env Env) int {
+	if env.Programs.Cell == nil {
+		return 1
+	}
+	return api.KindOf(env.Programs.Cell()).ExitCode()
 }
 
 func newApp(env Env) *app {

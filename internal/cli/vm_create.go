@@ -42,9 +42,7 @@ func (f *createFlags) add(a *app, cmd *cobra.Command) {
 	fs.Var(&choice{value: &r.Network, allowed: []string{"user", "none"}, refused: map[string]string{
 		"bridge": "cannot use network bridge: not in this version",
 	}}, "network", "network (default user)")
-	fs.Var(&choice{value: &r.Driver, allowed: []string{"auto", "qemu"}, refused: map[string]string{
-		"firecracker": "cannot use driver firecracker: not in this version",
-	}}, "driver", "what runs the machine (default auto)")
+	fs.Var(&choice{value: &r.Driver, allowed: []string{"auto", "firecracker", "qemu"}}, "driver", "what runs the machine (default auto: firecracker where KVM works, else qemu)")
 	fs.Var(&choice{value: &r.Accelerator, allowed: []string{"auto", "kvm", "tcg"}}, "accel", "accelerator (default auto: kvm where it works, else tcg)")
 	fs.Var(&choice{value: &r.Init, allowed: []string{"auto", "agent"}, refused: map[string]string{
 		"image": "cannot use init image: not in this version",

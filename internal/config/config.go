@@ -16,9 +16,10 @@ import (
 type Config struct {
 	LogLevel         string // debug, info, warn, error
 	DefaultImageName string
-	Driver           string              // auto, qemu
+	Driver           string              // auto, firecracker, qemu
 	Accel            string              // auto, kvm, tcg
 	Network          string              // user, none
+	FirecrackerBin   string              // empty: found in PATH, else the fetched one
 	QEMUBin          string              // empty: found in PATH
 	DebianMirror     string              // empty: the host's, else Debian's own
 	Registries       map[string]Registry // by host, as in references

@@ -65,6 +65,7 @@ disk_size = "20G"
 		{Key: "driver", Value: "qemu", Source: FromFile},
 		{Key: "accel", Value: "tcg", Source: FromEnvironment},
 		{Key: "network", Value: "user", Source: FromDefault},
+		{Key: "firecracker_bin", Value: "", Source: FromDefault},
 		{Key: "qemu_bin", Value: "", Source: FromDefault},
 		{Key: "debian_mirror", Value: "", Source: FromDefault},
 		{Key: "registries", Value: map[string]Registry{}, Source: FromDefault},

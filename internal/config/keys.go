@@ -21,9 +21,10 @@ type key struct {
 var keys = []key{
 	{"log_level", oneOf(func(c *Config) *string { return &c.LogLevel }, "debug", "info", "warn", "error"), func(c Config) any { return c.LogLevel }},
 	{"default_image_name", text(func(c *Config) *string { return &c.DefaultImageName }), func(c Config) any { return c.DefaultImageName }},
-	{"driver", oneOf(func(c *Config) *string { return &c.Driver }, "auto", "qemu"), func(c Config) any { return c.Driver }},
+	{"driver", oneOf(func(c *Config) *string { return &c.Driver }, "auto", "firecracker", "qemu"), func(c Config) any { return c.Driver }},
 	{"accel", oneOf(func(c *Config) *string { return &c.Accel }, "auto", "kvm", "tcg"), func(c Config) any { return c.Accel }},
 	{"network", oneOf(func(c *Config) *string { return &c.Network }, "user", "none"), func(c Config) any { return c.Network }},
+	{"firecracker_bin", text(func(c *Config) *string { return &c.FirecrackerBin }), func(c Config) any { return c.FirecrackerBin }},
 	{"qemu_bin", text(func(c *Config) *string { return &c.QEMUBin }), func(c Config) any { return c.QEMUBin }},
 	{"debian_mirror", mirror, func(c Config) any { return c.DebianMirror }},
 	{registriesKey, setRegistries, func(c Config) any { return registriesOf(c) }},
@@ -39,7 +40,7 @@ var tables = map[string]bool{"vm_defaults": true}
 // later are keys of the contract that this version does nothing with. To accept
 // them would be to pretend.
 var later = []string{
-	"firecracker_bin", "jailer_bin", "catalogs", "ssh_key_path", "bridge_name", "cidr", "tap_pool_size",
+	"jailer_bin", "catalogs", "ssh_key_path", "bridge_name", "cidr", "tap_pool_size",
 	"dns_listen", "default_dns", "stats_poll_interval", "auto_stop_stale_after", "file_sync",
 }
 

@@ -3,62 +3,115 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/vmm"
 )
 
-// namedDriver can be asked for its name and version only.
+// namedDriver can be asked for its name, its version and what it can do only.
 type namedDriver struct {
 	vmm.Driver
-	err error
+	name string // qemu if empty
+	note string
+	err  error
 }
 
-func (namedDriver) Name() string { return "qemu" }
-func (d namedDriver) Check(context.Context) (vmm.Version, error) {
-	return vmm.Version{Program: "/bin/qemu", Text: "7.2"}, d.err
+func (d namedDriver) Name() string {
+	if d.name == "" {
+		return "qemu"
+	}
+	return d.name
 }
+
+func (d namedDriver) Check(context.Context) (vmm.Version, error) {
+	return vmm.Version{Program: "/bin/" + d.Name(), Text: "7.2", Note: d.note}, d.err
+}
+
+func (d namedDriver) Capabilities() vmm.Capabilities {
+	if d.name == "firecracker" {
+		return vmm.Capabilities{Accelerators: []vmm.Accelerator{vmm.KVM}, Transports: []guestapi.Transport{guestapi.TransportVsock}}
+	}
+	return vmm.Capabilities{Accelerators: []vmm.Accelerator{vmm.KVM, vmm.TCG}, Transports: []guestapi.Transport{guestapi.TransportSerial}}
+}
+
+// anyKernel has the drivers of all transports.
+func anyKernel(layout.KernelDir, guestapi.Transport) error { return nil }
 
 func TestChoose(t *testing.T) {
 	t.Parallel()
-	missing := api.Errorf(api.KindUnavailable, "cannot find QEMU")
+	missing := api.Errorf(api.KindUnavailable, "cannot find QEMU: not in PATH")
+	noFirecracker := api.Errorf(api.KindUnavailable, "cannot find Firecracker: not in PATH")
+	old := api.Errorf(api.KindUnsupported, "cannot use kernel 6.1: an older banger made it")
 	tests := []struct {
 		name                string
 		driver, accelerator string
-		found               vmm.Accelerator
-		check               error
-		want                vmm.Accelerator
+		fc, qemu            vmm.Accelerator // what their probes find; empty: must not be asked
+		noFC, noQEMU        error
+		kernel              error // for vsock
+		want                string
+		reason              string
 		kind                api.Kind
-		probed              bool
 	}{
-		{name: "auto with kvm", driver: "auto", accelerator: "auto", found: vmm.KVM, want: vmm.KVM, probed: true},
-		{name: "auto without kvm", accelerator: "auto", found: vmm.TCG, want: vmm.TCG, probed: true},
-		{name: "nothing said", found: vmm.TCG, want: vmm.TCG, probed: true},
-		{name: "tcg asked for", driver: "qemu", accelerator: "tcg", found: vmm.KVM, want: vmm.TCG},
-		{name: "kvm asked for", accelerator: "kvm", found: vmm.KVM, want: vmm.KVM, probed: true},
-		{name: "kvm in vain", accelerator: "kvm", found: vmm.TCG, kind: api.KindUnsupported, probed: true},
-		{name: "another driver", driver: "firecracker", kind: api.KindUnsupported},
-		{name: "nonsense", accelerator: "turbo", kind: api.KindInvalid},
-		{name: "no qemu", check: missing, kind: api.KindUnavailable},
+		{name: "kvm works", driver: "auto", accelerator: "auto", fc: vmm.KVM, want: "firecracker kvm vsock", reason: "firecracker's probe"},
+		{name: "nothing said", fc: vmm.KVM, want: "firecracker kvm vsock", reason: "firecracker's probe"},
+		{name: "kvm asked for", accelerator: "kvm", fc: vmm.KVM, want: "firecracker kvm vsock", reason: "firecracker's probe"},
+		{name: "no firecracker", noFC: noFirecracker, qemu: vmm.KVM, want: "qemu kvm serial", reason: "qemu's probe; not firecracker: not in PATH"},
+		{name: "kvm fails under firecracker", fc: vmm.TCG, qemu: vmm.KVM, want: "qemu kvm serial", reason: "qemu's probe; not firecracker: firecracker's probe"},
+		{name: "no kvm", fc: vmm.TCG, qemu: vmm.TCG, want: "qemu tcg serial", reason: "qemu's probe; not firecracker: firecracker's probe"},
+		{name: "kernel without vsock", kernel: old, qemu: vmm.KVM, want: "qemu kvm serial", reason: "qemu's probe; not firecracker: an older banger made it"},
+		{name: "tcg asked for", accelerator: "tcg", want: "qemu tcg serial", reason: "asked for"},
+		{name: "qemu asked for", driver: "qemu", qemu: vmm.KVM, want: "qemu kvm serial", reason: "qemu's probe"},
+		{name: "qemu and tcg asked for", driver: "qemu", accelerator: "tcg", want: "qemu tcg serial", reason: "asked for"},
+		{name: "firecracker asked for", driver: "firecracker", fc: vmm.KVM, want: "firecracker kvm vsock", reason: "firecracker's probe"},
+		{name: "firecracker without kvm", driver: "firecracker", fc: vmm.TCG, kind: api.KindUnsupported, reason: "cannot use firecracker: firecracker's probe"},
+		{name: "firecracker in emulation", driver: "firecracker", accelerator: "tcg", kind: api.KindUnsupported, reason: "it has no accelerator tcg"},
+		{name: "firecracker, but there is none", driver: "firecracker", noFC: noFirecracker, kind: api.KindUnavailable, reason: "cannot find Firecracker"},
+		{name: "firecracker, but the kernel is old", driver: "firecracker", kernel: old, kind: api.KindUnsupported, reason: "an older banger made it"},
+		{name: "kvm in vain", accelerator: "kvm", fc: vmm.TCG, qemu: vmm.TCG, kind: api.KindUnsupported, reason: "cannot use kvm"},
+		{name: "another driver", driver: "xen", kind: api.KindUnsupported, reason: "has firecracker and qemu"},
+		{name: "nonsense", accelerator: "turbo", kind: api.KindInvalid, reason: "turbo"},
+		{name: "nothing there", noFC: noFirecracker, noQEMU: missing, kind: api.KindUnavailable, reason: "cannot find QEMU"},
 	}
 	for _, tt := range tests {
-		probed := false
-		c := newChooser(namedDriver{err: tt.check}, func(context.Context, layout.KernelDir) (vmm.Accelerator, string, error) {
-			probed = true
-			return tt.found, "because", nil
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			probe := func(name string, found vmm.Accelerator) probeFunc {
+				return func(context.Context, layout.KernelDir) (vmm.Accelerator, string, error) {
+					if found == "" {
+						t.Errorf("%s was probed", name)
+					}
+					return found, name + "'s probe", nil
+				}
+			}
+			c := newChooser(func(_ layout.KernelDir, transport guestapi.Transport) error {
+				if transport == guestapi.TransportVsock {
+					return tt.kernel
+				}
+				return nil
+			}, candidate{namedDriver{name: "firecracker", err: tt.noFC}, probe("firecracker", tt.fc)}, candidate{namedDriver{err: tt.noQEMU}, probe("qemu", tt.qemu)})
+			got, err := c.Choose(t.Context(), tt.driver, tt.accelerator, layout.KernelDir{})
+			if api.KindOf(err) != tt.kind {
+				t.Fatalf("%+v, %v", got, err)
+			}
+			if err != nil {
+				if !strings.Contains(err.Error(), tt.reason) {
+					t.Errorf("got %v, want %q", err, tt.reason)
+				}
+			} else if text := fmt.Sprintf("%s %s %s", got.Driver, got.Accelerator, got.Transport); text != tt.want || got.Reason != tt.reason {
+				t.Errorf("got %s (%s), want %s (%s)", text, got.Reason, tt.want, tt.reason)
+			}
+			if err := c.close(t.Context()); err != nil {
+				t.Error(err)
+			}
 		})
-		got, err := c.Choose(t.Context(), tt.driver, tt.accelerator, layout.KernelDir{})
-		if api.KindOf(err) != tt.kind || got.Accelerator != tt.want || probed != tt.probed || err == nil && got.Reason == "" {
-			t.Errorf("%s: %+v, %v, probed %t", tt.name, got, err, probed)
-		}
-		if err := c.close(t.Context()); err != nil {
-			t.Error(err)
-		}
 	}
 }
 
@@ -66,7 +119,7 @@ func TestProbeIsShared(t *testing.T) {
 	t.Parallel()
 	var probes atomic.Int32
 	release := make(chan struct{})
-	c := newChooser(namedDriver{}, func(ctx context.Context, _ layout.KernelDir) (vmm.Accelerator, string, error) {
+	c := newChooser(anyKernel, candidate{namedDriver{}, func(ctx context.Context, _ layout.KernelDir) (vmm.Accelerator, string, error) {
 		probes.Add(1)
 		select {
 		case <-release:
@@ -74,7 +127,7 @@ func TestProbeIsShared(t *testing.T) {
 		case <-ctx.Done():
 			return "", "", ctx.Err()
 		}
-	})
+	}})
 	// The one that began it gives up; the others get the verdict.
 	impatient, cancel := context.WithCancel(t.Context())
 	gaveUp := make(chan error)

@@ -14,6 +14,8 @@ import (
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/version"
+	"github.com/bangervm/banger/internal/vm"
+	"github.com/bangervm/banger/internal/vmm"
 )
 
 // doctor checks what VMs need on this host. Each field is one look at the
@@ -26,8 +28,8 @@ type doctor struct {
 	// replaced says that the file of the running binary is no longer there.
 	replaced func() bool
 	// accelerator is what an ordinary VM would run on, and why; it may probe.
-	accelerator func(ctx context.Context) (accelerator, reason string, err error)
-	vmm         func(ctx context.Context) (string, error)
+	accelerator func(ctx context.Context) (vm.Choice, error)
+	vmms        []vmm.Driver // the preferred one first
 	tools       []toolNeed
 	tool        func(ctx context.Context, name string) (string, error)
 	namespaces  func(ctx context.Context) error
@@ -65,8 +67,9 @@ const (
 	noMemory   = 256 << 20
 )
 
-// checkTime bounds one check. The accelerator's probe boots a real guest.
-const checkTime = 40 * time.Second
+// checkTime bounds one check. The accelerator's probe boots a real guest, of each
+// driver if need be.
+const checkTime = 100 * time.Second
 
 // check is one line of the answer.
 type check struct {
@@ -201,25 +204,42 @@ func (d *doctor) checkMemory(context.Context) api.Check {
 	return pass("%s of memory available", units.BytesSize(float64(n)))
 }
 
+// checkVMM lists what there is. One is enough.
 func (d *doctor) checkVMM(ctx context.Context) api.Check {
-	text, err := d.vmm(ctx)
-	if err != nil {
-		return failed(err, "sudo apt install qemu-system-x86")
+	var found, missing []string
+	var last error
+	for _, driver := range d.vmms {
+		v, err := driver.Check(ctx)
+		if err != nil {
+			last = err
+			missing = append(missing, "no "+driver.Name()+": "+why(err))
+			continue
+		}
+		text := fmt.Sprintf("%s %s, %s", driver.Name(), v.Text, v.Program)
+		if v.Note != "" {
+			text += " (" + v.Note + ")"
+		}
+		found = append(found, text)
 	}
-	return pass("%s", text)
+	if len(found) == 0 {
+		c := failed(last, "sudo apt install qemu-system-x86")
+		c.Message = strings.Join(missing, "; ")
+		return c
+	}
+	return pass("%s", strings.Join(append(found, missing...), "; "))
 }
 
 func (d *doctor) checkAccelerator(ctx context.Context) api.Check {
-	accelerator, reason, err := d.accelerator(ctx)
+	c, err := d.accelerator(ctx)
 	switch {
 	case api.KindOf(err) == api.KindNotFound:
 		return skip("not probed: %v", err)
 	case err != nil:
 		return failed(err, "")
-	case accelerator != "kvm":
-		return warn(accelHint(reason), "%s: %s; VMs work, several times slower", accelerator, reason)
+	case c.Accelerator != vmm.KVM:
+		return warn(accelHint(c.Reason), "%s with %s: %s; VMs work, several times slower", c.Driver, c.Accelerator, c.Reason)
 	}
-	return pass("%s: %s", accelerator, reason)
+	return pass("%s with %s: %s", c.Driver, c.Accelerator, c.Reason)
 }
 
 // accelHint is the next command where the reason is one a command can mend.

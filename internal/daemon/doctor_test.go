@@ -10,6 +10,8 @@ import (
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/version"
+	"github.com/bangervm/banger/internal/vm"
+	"github.com/bangervm/banger/internal/vmm"
 )
 
 // soundDoctor sees a host with nothing wrong.
@@ -17,18 +19,20 @@ func soundDoctor(t *testing.T) *doctor {
 	some := func(context.Context) (string, error) { return "some", nil }
 	return &doctor{
 		layout: testLayout(t), info: version.Info{Version: "1", Build: "cafe"},
-		replaced:    func() bool { return false },
-		accelerator: func(context.Context) (string, string, error) { return "kvm", "a guest booted", nil },
-		vmm:         func(context.Context) (string, error) { return "qemu 7.2.22", nil },
-		tools:       hostTools(false),
-		tool:        func(_ context.Context, name string) (string, error) { return name + " 1.0", nil },
-		namespaces:  func(context.Context) error { return nil },
-		free:        func(string) (int64, error) { return 100 << 30, nil },
-		memory:      func() (int64, error) { return 8 << 30, nil },
-		resolvers:   func() ([]string, error) { return []string{"192.0.2.1"}, nil },
-		store:       func(context.Context) error { return nil },
-		guest:       func() error { return nil },
-		image:       some, kernel: some,
+		replaced: func() bool { return false },
+		accelerator: func(context.Context) (vm.Choice, error) {
+			return vm.Choice{Driver: "firecracker", Accelerator: vmm.KVM, Reason: "a guest booted"}, nil
+		},
+		vmms:       []vmm.Driver{namedDriver{name: "firecracker"}, namedDriver{}},
+		tools:      hostTools(false),
+		tool:       func(_ context.Context, name string) (string, error) { return name + " 1.0", nil },
+		namespaces: func(context.Context) error { return nil },
+		free:       func(string) (int64, error) { return 100 << 30, nil },
+		memory:     func() (int64, error) { return 8 << 30, nil },
+		resolvers:  func() ([]string, error) { return []string{"192.0.2.1"}, nil },
+		store:      func(context.Context) error { return nil },
+		guest:      func() error { return nil },
+		image:      some, kernel: some,
 	}
 }
 
@@ -70,23 +74,32 @@ func TestDoctorFindings(t *testing.T) {
 		{"disk-space", "warn", "1GiB free", "banger vm prune", "", func(d *doctor) { d.free = func(string) (int64, error) { return 1 << 30, nil } }},
 		{"disk-space", "fail", "it is broken", "", "", func(d *doctor) { d.free = func(string) (int64, error) { return 0, broken } }},
 		{"memory", "warn", "too little", "banger ps", "", func(d *doctor) { d.memory = func() (int64, error) { return 1 << 20, nil } }},
-		{"vmm", "fail", "it is broken", "apt install qemu", "", func(d *doctor) { d.vmm = func(context.Context) (string, error) { return "", broken } }},
-		{"vmm", "fail", "too old", "its own hint", "", func(d *doctor) {
-			d.vmm = func(context.Context) (string, error) {
-				return "", api.Errorf(api.KindUnsupported, "too old").WithHint("its own hint")
-			}
+		{"vmm", "fail", "no firecracker: it is broken; no qemu: it is broken", "apt install qemu", "", func(d *doctor) {
+			d.vmms = []vmm.Driver{namedDriver{name: "firecracker", err: broken}, namedDriver{err: broken}}
 		}},
-		{"accelerator", "warn", "tcg: no permission", "usermod -aG kvm", "", func(d *doctor) {
-			d.accelerator = func(context.Context) (string, string, error) {
-				return "tcg", "no permission to open /dev/kvm", nil
+		{"vmm", "fail", "too old", "its own hint", "", func(d *doctor) {
+			d.vmms = []vmm.Driver{namedDriver{err: api.Errorf(api.KindUnsupported, "too old").WithHint("its own hint")}}
+		}},
+		{"vmm", "pass", "qemu 7.2, /bin/qemu; no firecracker: not in PATH", "", "", func(d *doctor) {
+			d.vmms[0] = namedDriver{name: "firecracker", err: api.Errorf(api.KindUnavailable, "cannot find Firecracker: not in PATH")}
+		}},
+		{"vmm", "pass", "firecracker 7.2, /bin/firecracker (newer than known); qemu 7.2", "", "", func(d *doctor) {
+			d.vmms[0] = namedDriver{name: "firecracker", note: "newer than known"}
+		}},
+		{"accelerator", "pass", "firecracker with kvm: a guest booted", "", "", func(*doctor) {}},
+		{"accelerator", "warn", "qemu with tcg: no permission", "usermod -aG kvm", "", func(d *doctor) {
+			d.accelerator = func(context.Context) (vm.Choice, error) {
+				return vm.Choice{Driver: "qemu", Accelerator: vmm.TCG, Reason: "no permission to open /dev/kvm"}, nil
 			}
 		}},
 		{"accelerator", "warn", "several times slower", "", "", func(d *doctor) {
-			d.accelerator = func(context.Context) (string, string, error) { return "tcg", "no output", nil }
+			d.accelerator = func(context.Context) (vm.Choice, error) {
+				return vm.Choice{Driver: "qemu", Accelerator: vmm.TCG, Reason: "no output"}, nil
+			}
 		}},
 		{"accelerator", "skip", "no kernel yet", "", "", func(d *doctor) {
-			d.accelerator = func(context.Context) (string, string, error) {
-				return "", "", api.Errorf(api.KindNotFound, "no kernel yet")
+			d.accelerator = func(context.Context) (vm.Choice, error) {
+				return vm.Choice{}, api.Errorf(api.KindNotFound, "no kernel yet")
 			}
 		}},
 		{"guest-binary", "fail", "it is broken", "make build", "", func(d *doctor) { d.guest = func() error { return broken } }},

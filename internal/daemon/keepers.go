@@ -13,12 +13,16 @@ import (
 // keepers starts and finds the keeper processes of VMs, adding what is the same
 // for all of them.
 type keepers struct {
-	network    network.User
-	qemuBinary string
+	network     network.User
+	qemuBinary  string
+	firecracker func() string // its program, wherever it was found
 }
 
 func (k keepers) Launch(ctx context.Context, dir layout.VMDir, boot vm.Boot) (vm.Keeper, error) {
 	cfg := keeper.Config{Spec: boot.Spec, Driver: boot.Driver, QEMUBinary: k.qemuBinary, Token: boot.Token}
+	if boot.Driver == "firecracker" {
+		cfg.FirecrackerBinary = k.firecracker()
+	}
 	if boot.Network == "user" {
 		cfg.Network = &k.network
 	}

@@ -17,7 +17,7 @@ import (
 func proberOf(driver vmm.Driver, l layout.Layout, world *host.Real, log *slog.Logger) probeFunc {
 	return func(ctx context.Context, k layout.KernelDir) (vmm.Accelerator, string, error) {
 		return probe.Run(ctx, probe.Options{
-			Driver: driver, Kernel: k.VMLinux(), CachePath: l.ProbeCache(), HostBoot: world.BootID(), Log: log,
+			Driver: driver, Kernel: k.VMLinux(), CachePath: l.ProbeCache(driver.Name()), HostBoot: world.BootID(), Log: log,
 			Initrd: func(_ context.Context, path string) error {
 				return initramfs.Write(l, path, k.BootModules(), guestapi.Config{Protocol: guestapi.Protocol, Probe: true})
 			},

@@ -23,6 +23,8 @@ import (
 	"github.com/bangervm/banger/internal/operation"
 	"github.com/bangervm/banger/internal/store"
 	"github.com/bangervm/banger/internal/vm"
+	"github.com/bangervm/banger/internal/vmm"
+	"github.com/bangervm/banger/internal/vmm/firecracker"
 	"github.com/bangervm/banger/internal/vmm/qemu"
 )
 
@@ -73,13 +75,18 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 	images := image.New(o.Layout, db, ops, o.Log, image.Options{Default: o.Config.DefaultImageName, Mirror: o.Config.DebianMirror})
 	kernels := kernel.New(o.Layout, db, ops, o.Log, kernel.Options{Mirror: o.Config.DebianMirror})
 	world := host.New(o.Getenv)
-	driver := qemu.New(qemu.Options{Binary: o.Config.QEMUBin}, o.Log)
-	choice := newChooser(driver, proberOf(driver, o.Layout, world, o.Log))
+	fc := firecracker.New(firecracker.Options{
+		Binary: o.Config.FirecrackerBin, Fetched: o.Layout.Firecracker(), Self: ownProgram(),
+	}, o.Log)
+	emulator := qemu.New(qemu.Options{Binary: o.Config.QEMUBin}, o.Log)
+	choice := newChooser(kernelCarries,
+		candidate{fc, proberOf(fc, o.Layout, world, o.Log)},
+		candidate{emulator, proberOf(emulator, o.Layout, world, o.Log)})
 	made.push(choice.close)
 	user := network.DefaultUser()
 	vms := vm.New(vm.Deps{
 		Layout: o.Layout, Store: db, Operations: ops,
-		Images: vmImages{images}, Kernels: vmKernels{kernels}, Keepers: keepers{network: user, qemuBinary: o.Config.QEMUBin},
+		Images: vmImages{images}, Kernels: vmKernels{kernels}, Keepers: keepers{network: user, qemuBinary: o.Config.QEMUBin, firecracker: fc.Program},
 		Initrd: func(_ context.Context, path string, k layout.KernelDir, cfg guestapi.Config) error {
 			return initramfs.Write(o.Layout, path, k.BootModules(), cfg)
 		},
@@ -101,21 +108,17 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 	}
 	check := &doctor{
 		layout: o.Layout, info: o.Info, root: os.Geteuid() == 0, replaced: replaced,
-		accelerator: func(ctx context.Context) (string, string, error) {
+		accelerator: func(ctx context.Context) (vm.Choice, error) {
 			k, err := defaultKernel(ctx, db, o.Layout)
 			if api.KindOf(err) == api.KindNotFound {
-				return "", "", api.Errorf(api.KindNotFound, "there is no kernel here yet to boot a probe with")
+				return vm.Choice{}, api.Errorf(api.KindNotFound, "there is no kernel here yet to boot a probe with")
 			}
 			if err != nil {
-				return "", "", err
+				return vm.Choice{}, err
 			}
-			c, err := choice.Choose(ctx, o.Config.Driver, o.Config.Accel, k)
-			return string(c.Accelerator), c.Reason, err
+			return choice.Choose(ctx, o.Config.Driver, o.Config.Accel, k)
 		},
-		vmm: func(ctx context.Context) (string, error) {
-			v, err := driver.Check(ctx)
-			return fmt.Sprintf("%s %s, %s", driver.Name(), v.Text, v.Program), err
-		},
+		vmms:  []vmm.Driver{fc, emulator},
 		tools: hostTools(os.Geteuid() == 0),
 		tool: func(ctx context.Context, name string) (string, error) {
 			t, err := world.Tool(ctx, name)
@@ -149,6 +152,24 @@ func clearStaging(ctx context.Context, l layout.Layout, log *slog.Logger, remove
 			log.Warn("cannot clear the staging folder", "error", err)
 		}
 	}
+}
+
+// kernelCarries says, with an error, that a kernel lacks the driver of a
+// transport of the guest link.
+func kernelCarries(dir layout.KernelDir, t guestapi.Transport) error {
+	m, err := kernel.ReadManifest(dir)
+	if err != nil {
+		return err
+	}
+	if m.Carries(t) {
+		return nil
+	}
+	if len(m.Transports) == 0 {
+		return api.Errorf(api.KindUnsupported, "cannot use kernel %s with the guest link %s: an older banger made it", m.Release, t).
+			WithHint("banger kernel pull %s --force", kernel.DefaultName)
+	}
+	return api.Errorf(api.KindUnsupported, "cannot use kernel %s with the guest link %s: it lacks the driver", m.Release, t).
+		WithHint("banger kernel list")
 }
 
 // defaultKernel is where the default kernel lies; kind not-found when it was

@@ -18,9 +18,11 @@ type Config struct {
 	BootID string `json:"boot_id"`
 	// Spec of the machine. The keeper fills in RunDir, LogFile and Network.
 	Spec vmm.Spec `json:"spec"`
-	// Driver is the VMM's driver: qemu.
+	// Driver is the VMM's driver: firecracker or qemu.
 	Driver     string `json:"driver"`
 	QEMUBinary string `json:"qemu_binary,omitempty"`
+	// FirecrackerBinary is found by the daemon, so that all look at the same.
+	FirecrackerBinary string `json:"firecracker_binary,omitempty"`
 	// Network is nil for a machine without.
 	Network *network.User `json:"network,omitempty"`
 	// Token admits to the guest's bulk port.

@@ -17,6 +17,7 @@ import (
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/vmm"
+	"github.com/bangervm/banger/internal/vmm/firecracker"
 	"github.com/bangervm/banger/internal/vmm/qemu"
 )
 
@@ -89,6 +90,8 @@ func newDriver(cfg Config, log *slog.Logger) (vmm.Driver, error) {
 	switch cfg.Driver {
 	case "qemu":
 		return qemu.New(qemu.Options{Binary: cfg.QEMUBinary}, log), nil
+	case "firecracker":
+		return firecracker.New(firecracker.Options{Binary: cfg.FirecrackerBinary, Self: "/proc/self/exe"}, log), nil
 	}
 	return nil, api.Errorf(api.KindUnsupported, "cannot keep a VM: this keeper knows no driver %q", cfg.Driver)
 }

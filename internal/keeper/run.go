@@ -142,22 +142,19 @@ func (k *keeper) keep(ctx context.Context, ready func(error)) (exit vmm.Exit, er
 	undo.push(func() { console.Close() })
 
 	spec := k.cfg.Spec
-	spec.RunDir, spec.LogFile, spec.Network = k.dir.Run, k.dir.VMMLog(), nil
-	if u := k.cfg.Network; u != nil {
-		l, err := listenUnix(k.dir.NetSocket())
-		if err != nil {
-			return exit, err
-		}
-		if k.net, err = u.Start(ctx, l, k.log); err != nil {
-			l.Close()
-			return exit, err
-		}
-		undo.push(func() { k.net.Close() })
-		spec.Network = &vmm.NIC{Socket: k.dir.NetSocket(), MAC: u.GuestMAC, MTU: u.MTU}
+	spec.RunDir, spec.LogFile, spec.MetricsFile = k.dir.Run, k.dir.VMMLog(), k.dir.VMMMetrics()
+	if spec.Network, err = k.startNetwork(ctx, &undo); err != nil {
+		return exit, err
 	}
-
 	if k.machine, err = k.start(ctx, spec, console); err != nil {
 		return exit, err
+	}
+	if t, ok := k.machine.(vmm.Tapper); ok && t.Tap() != nil {
+		if err := k.net.Attach(t.Tap()); err != nil {
+			k.machine.Kill()
+			<-k.machine.Done()
+			return exit, err
+		}
 	}
 	for path, dial := range map[string]func(context.Context) (net.Conn, error){
 		k.dir.GuestSocket(): k.machine.DialGuest,
@@ -176,6 +173,33 @@ func (k *keeper) keep(ctx context.Context, ready func(error)) (exit vmm.Exit, er
 	})
 	tell(nil)
 	return k.wait(ctx), nil
+}
+
+// startNetwork starts the user network, where the VM has one, and says how the
+// VMM gets at it: by a socket, or by a tap that it brings.
+func (k *keeper) startNetwork(ctx context.Context, undo *cleanups) (*vmm.NIC, error) {
+	u := k.cfg.Network
+	if u == nil {
+		return nil, nil
+	}
+	nic := &vmm.NIC{MAC: u.GuestMAC, MTU: u.MTU}
+	var l net.Listener // stays nil, not a nil pointer, for a tap
+	if !k.driver.Capabilities().Tap {
+		unix, err := listenUnix(k.dir.NetSocket())
+		if err != nil {
+			return nil, err
+		}
+		l, nic.Socket = unix, k.dir.NetSocket()
+	}
+	var err error
+	if k.net, err = u.Start(ctx, l, k.log); err != nil {
+		if l != nil {
+			l.Close()
+		}
+		return nil, err
+	}
+	undo.push(func() { k.net.Close() })
+	return nic, nil
 }
 
 // start launches the VMM, with patience for one of before that is still dying.

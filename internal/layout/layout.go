@@ -151,8 +151,15 @@ func (l Layout) VMs() string             { return filepath.Join(l.State, "vms") 
 
 // Staging is where things are made before they are renamed into place; what a
 // starting daemon finds here is half-made and deleted.
-func (l Layout) Staging() string    { return filepath.Join(l.State, "staging") }
-func (l Layout) ProbeCache() string { return filepath.Join(l.Cache, "probe.json") }
+func (l Layout) Staging() string { return filepath.Join(l.State, "staging") }
+
+// ProbeCache keeps what was found out about that driver's VMM on this host.
+func (l Layout) ProbeCache(driver string) string {
+	return filepath.Join(l.Cache, "probe-"+driver+".json")
+}
+
+// Firecracker is the program that was fetched, if one was.
+func (l Layout) Firecracker() string { return filepath.Join(l.State, "firecracker", "firecracker") }
 
 // Blobs holds what registries gave, by digest, whole or in part. It is in the
 // cache because all of it can be had again: losing it costs time, never an image.
@@ -201,10 +208,11 @@ func (d VMDir) WorkDisk() string     { return filepath.Join(d.State, "work.ext4"
 func (d VMDir) Initrd() string       { return filepath.Join(d.State, "initrd.img") }  // made anew at each start
 func (d VMDir) ConsoleLog() string   { return filepath.Join(d.State, "console.log") } // rotated to console.log.1
 func (d VMDir) KeeperLog() string    { return filepath.Join(d.State, "keeper.log") }
-func (d VMDir) VMMLog() string       { return filepath.Join(d.State, "vmm.log") }     // stderr of the VMM
-func (d VMDir) KeeperConfig() string { return filepath.Join(d.State, "keeper.json") } // what the keeper was started with
-func (d VMDir) Handle() string       { return filepath.Join(d.State, "handle.json") } // what is momentarily true: pids, sockets, boot
-func (d VMDir) ExitFile() string     { return filepath.Join(d.State, "exit.json") }   // the keeper's last word
+func (d VMDir) VMMLog() string       { return filepath.Join(d.State, "vmm.log") }          // stderr of the VMM
+func (d VMDir) VMMMetrics() string   { return filepath.Join(d.State, "vmm-metrics.json") } // the VMM's newest figures
+func (d VMDir) KeeperConfig() string { return filepath.Join(d.State, "keeper.json") }      // what the keeper was started with
+func (d VMDir) Handle() string       { return filepath.Join(d.State, "handle.json") }      // what is momentarily true: pids, sockets, boot
+func (d VMDir) ExitFile() string     { return filepath.Join(d.State, "exit.json") }        // the keeper's last word
 
 func (d VMDir) KeeperSocket() string { return filepath.Join(d.Run, "keeper.sock") }
 func (d VMDir) GuestSocket() string  { return filepath.Join(d.Run, "guest.sock") } // one connection, one stream to the agent
@@ -212,3 +220,4 @@ func (d VMDir) BulkSocket() string   { return filepath.Join(d.Run, "bulk.sock") 
 func (d VMDir) QMPSocket() string    { return filepath.Join(d.Run, "qmp.sock") }
 func (d VMDir) LinkSocket() string   { return filepath.Join(d.Run, "link.sock") } // the VMM's end of the guest link
 func (d VMDir) NetSocket() string    { return filepath.Join(d.Run, "net.sock") }  // the VMM's end of the user network
+func (d VMDir) VMMFolder() string    { return filepath.Join(d.Run, "vmm") }       // what Firecracker has of its own; gone with it

@@ -68,7 +68,7 @@ func TestSocketPathsFit(t *testing.T) {
 			t.Fatal(n, err)
 		}
 		d := l.VM("0123456789abcdef")
-		for _, s := range []string{l.DaemonSocket(), d.KeeperSocket(), d.GuestSocket(), d.BulkSocket(), d.QMPSocket(), d.LinkSocket(), d.NetSocket()} {
+		for _, s := range []string{l.DaemonSocket(), d.KeeperSocket(), d.GuestSocket(), d.BulkSocket(), d.QMPSocket(), d.LinkSocket(), d.NetSocket(), d.VMMFolder()} {
 			if len(s) > maxSocket {
 				t.Errorf("%s has %d bytes", s, len(s))
 			}
@@ -183,9 +183,9 @@ func TestEveryNameLiesInItsFolder(t *testing.T) {
 	for folder, names := range map[string][]string{
 		"/c":          {l.ConfigFile()},
 		"/s":          {l.Database(), l.DaemonLock(), l.DaemonLog(), l.Images(), l.Kernels(), l.VMs(), l.Staging()},
-		"/k":          {l.ProbeCache(), l.GuestCPIO("b1"), l.GuestCPIO("b2")},
+		"/k":          {l.ProbeCache("a"), l.ProbeCache("b"), l.GuestCPIO("b1"), l.GuestCPIO("b2")},
 		"/r":          {l.DaemonSocket(), l.DaemonStartLock()},
-		"/s/vms/v":    {d.SystemDisk(), d.WorkDisk(), d.Initrd(), d.ConsoleLog(), d.KeeperLog(), d.VMMLog(), d.KeeperConfig(), d.Handle(), d.ExitFile()},
+		"/s/vms/v":    {d.SystemDisk(), d.WorkDisk(), d.Initrd(), d.ConsoleLog(), d.KeeperLog(), d.VMMLog(), d.VMMMetrics(), d.KeeperConfig(), d.Handle(), d.ExitFile()},
 		"/r/vm/v":     {d.KeeperSocket(), d.GuestSocket(), d.BulkSocket(), d.QMPSocket(), d.LinkSocket(), d.NetSocket()},
 		"/s/images/i": {i.RootFS(), i.Manifest(), i.WorkSeed()}, "/s/kernels/k": {k.VMLinux(), k.Modules(), k.BootModules(), k.Manifest()},
 	} {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 
@@ -55,12 +57,12 @@ type Network struct {
 	closed bool
 	places int // how many flows there may be
 	flows  int
-	udp    int                   // those of them that are UDP
-	conns  map[net.Conn]struct{} // the VMM's
+	udp    int                    // those of them that are UDP
+	conns  map[io.Closer]struct{} // the VMM's
 }
 
 // Start serves the VMM that connects to the listener, which the network closes
-// when it is closed. ctx bounds Start only.
+// when it is closed; nil means that Attach brings one. ctx bounds Start only.
 func (u User) Start(ctx context.Context, listener net.Listener, log *slog.Logger) (*Network, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -72,7 +74,7 @@ func (u User) Start(ctx context.Context, listener net.Listener, log *slog.Logger
 	n := &Network{
 		user: u, log: log, forbidden: forbidden(), listener: listener, resolvers: newResolvers(u.ResolvConf),
 		wire:  &wire{mtu: uint32(u.MTU), mac: tcpip.LinkAddress(gatewayMAC), gateway: u.Gateway.As4()},
-		conns: map[net.Conn]struct{}{}, places: flowPlaces(), queries: make(chan struct{}, maxQueries),
+		conns: map[io.Closer]struct{}{}, places: flowPlaces(), queries: make(chan struct{}, maxQueries),
 	}
 	if n.stack, err = newStack(u, n.wire); err != nil {
 		return nil, api.Errorf(api.KindInternal, "cannot set up the user network: %w", err)
@@ -80,8 +82,37 @@ func (u User) Start(ctx context.Context, listener net.Listener, log *slog.Logger
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(n.stack, 0, maxHandshakes, n.forwardTCP).HandlePacket)
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, udp.NewForwarder(n.stack, n.forwardUDP).HandlePacket)
-	n.wg.Go(n.accept)
+	if listener != nil {
+		n.wg.Go(n.accept)
+	}
 	return n, nil
+}
+
+// Attach serves the VMM at the other end of a tap, which the network closes when
+// it is closed or the tap ends.
+func (n *Network) Attach(file *os.File) error {
+	way, err := newTap(file)
+	if err != nil {
+		_ = file.Close()
+		return api.Errorf(api.KindInternal, "cannot use the tap: %w", err)
+	}
+	if !n.adopt(file) {
+		_ = file.Close()
+		return api.Errorf(api.KindBadState, "cannot use the tap: the network is closed")
+	}
+	n.wg.Go(func() { n.serve(way, file) })
+	return nil
+}
+
+// serve carries frames until their way ends.
+func (n *Network) serve(way carrier, end io.Closer) {
+	if err := n.wire.serve(way); err != nil && n.ctx.Err() == nil {
+		n.log.Debug("the VMM left the user network", "reason", err)
+	}
+	n.mu.Lock()
+	delete(n.conns, end)
+	n.mu.Unlock()
+	end.Close()
 }
 
 func newStack(u User, w *wire) (*stack.Stack, error) {
@@ -125,17 +156,11 @@ func (n *Network) accept() {
 			conn.Close()
 			return
 		}
-		if err := n.wire.serve(conn); err != nil && n.ctx.Err() == nil {
-			n.log.Debug("the VMM left the user network", "reason", err)
-		}
-		n.mu.Lock()
-		delete(n.conns, conn)
-		n.mu.Unlock()
-		conn.Close()
+		n.serve(newStream(conn), conn)
 	}
 }
 
-func (n *Network) adopt(conn net.Conn) bool {
+func (n *Network) adopt(conn io.Closer) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
@@ -225,7 +250,10 @@ func (n *Network) Close() error {
 	}
 	n.mu.Unlock()
 	n.cancel()
-	err := n.listener.Close()
+	var err error
+	if n.listener != nil {
+		err = n.listener.Close()
+	}
 	n.stack.Close()
 	n.wg.Wait()
 	n.stack.Wait()

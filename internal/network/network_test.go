@@ -48,7 +48,7 @@ func guestStack(t *testing.T, u User, socket string) *stack.Stack {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.serve(conn)
+		w.serve(newStream(conn))
 	}()
 	t.Cleanup(func() {
 		conn.Close()

@@ -1,11 +1,6 @@
 package network
 
 import (
-	"bufio"
-	"encoding/binary"
-	"fmt"
-	"io"
-	"net"
 	"sync"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -17,8 +12,8 @@ import (
 // ethernetHead is the length of a frame's header in bytes.
 const ethernetHead = header.EthernetMinimumSize
 
-// wire is the gateway's network device: Ethernet frames over a stream, each
-// behind its length as uint32 big endian. It implements stack.LinkEndpoint.
+// wire is the gateway's network device: it passes Ethernet frames on to whatever
+// carries them. It implements stack.LinkEndpoint.
 type wire struct {
 	mtu     uint32
 	mac     tcpip.LinkAddress
@@ -28,26 +23,34 @@ type wire struct {
 	dispatcher stack.NetworkDispatcher
 
 	write sync.Mutex
-	conn  net.Conn // nil while no VMM is connected
-	head  [4 + ethernetHead]byte
-	parts net.Buffers
+	way   carrier // nil while no VMM is connected
+	head  [ethernetHead]byte
+	parts [][]byte
+}
+
+// carrier takes frames to the VMM and brings its own.
+type carrier interface {
+	// read gives one frame; nil one that is too short to be a frame. Only one
+	// goroutine reads.
+	read(longest int) (*buffer.View, error)
+	// write sends the frame that the parts make. Only one goroutine writes.
+	write(parts [][]byte) error
 }
 
 var _ stack.LinkEndpoint = (*wire)(nil)
 
-// serve reads frames from conn until it ends. Only one serve runs at a time.
-func (w *wire) serve(conn net.Conn) error {
+// serve reads frames until they end. Only one serve runs at a time.
+func (w *wire) serve(way carrier) error {
 	w.write.Lock()
-	w.conn = conn
+	w.way = way
 	w.write.Unlock()
 	defer func() {
 		w.write.Lock()
-		w.conn = nil
+		w.way = nil
 		w.write.Unlock()
 	}()
-	r := bufio.NewReaderSize(conn, 32<<10)
 	for {
-		frame, err := readFrame(r, int(w.mtu)+ethernetHead)
+		frame, err := way.read(int(w.mtu) + ethernetHead)
 		if err != nil {
 			return err
 		}
@@ -55,29 +58,6 @@ func (w *wire) serve(conn net.Conn) error {
 			w.receive(frame)
 		}
 	}
-}
-
-// readFrame reads one frame. One too short to be a frame gives nil; one longer
-// than the device can send is an error: the stream is not what it should be.
-func readFrame(r *bufio.Reader, longest int) (*buffer.View, error) {
-	var size [4]byte
-	if _, err := io.ReadFull(r, size[:]); err != nil {
-		return nil, err
-	}
-	n := binary.BigEndian.Uint32(size[:])
-	if n > uint32(longest) {
-		return nil, fmt.Errorf("cannot read a frame: %d bytes exceed %d", n, longest)
-	}
-	if n < ethernetHead {
-		_, err := r.Discard(int(n))
-		return nil, err
-	}
-	v := buffer.NewViewSize(int(n))
-	if _, err := io.ReadFull(r, v.AsSlice()); err != nil {
-		v.Release()
-		return nil, err
-	}
-	return v, nil
 }
 
 // receive hands a frame to the stack, if it is for us and of a kind the stack
@@ -131,19 +111,18 @@ func (w *wire) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	defer w.write.Unlock()
 	n := 0
 	for _, p := range pkts.AsSlice() {
-		if w.conn != nil && !w.spoofedARP(p) {
+		if w.way != nil && !w.spoofedARP(p) {
 			src := w.mac
 			if p.EgressRoute.LocalLinkAddress != "" {
 				src = p.EgressRoute.LocalLinkAddress
 			}
-			binary.BigEndian.PutUint32(w.head[:], uint32(ethernetHead+p.Size()))
-			header.Ethernet(w.head[4:]).Encode(&header.EthernetFields{
+			header.Ethernet(w.head[:]).Encode(&header.EthernetFields{
 				Type: p.NetworkProtocolNumber, SrcAddr: src, DstAddr: p.EgressRoute.RemoteLinkAddress,
 			})
 			parts := append(w.parts[:0], w.head[:])
 			parts = append(parts, p.AsSlices()...)
 			w.parts = parts[:0]
-			if _, err := parts.WriteTo(w.conn); err != nil {
+			if err := w.way.write(parts); err != nil {
 				return n, &tcpip.ErrClosedForSend{}
 			}
 		}

@@ -41,12 +41,12 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 	}
 	op.Stage("preparing disks")
 	token := newToken()
-	if err := m.prepare(ctx, rec, dir, token); err != nil {
+	if err := m.prepare(ctx, rec, dir, choice.Transport, token); err != nil {
 		return rec, false, err
 	}
 	op.Stage("booting")
 	keeper, err := m.d.Keepers.Launch(ctx, dir, Boot{
-		Spec: m.spec(rec, dir, choice.Accelerator), Driver: choice.Driver, Network: rec.Network, Token: token,
+		Spec: m.spec(rec, dir, choice), Driver: choice.Driver, Network: rec.Network, Token: token,
 	})
 	if err != nil {
 		return rec, false, err
@@ -122,7 +122,7 @@ func grows(path string, bytes int64) bool {
 // prepare makes what the VMM opens: both disks at once, new ones for a VM that
 // never ran, larger ones where the record wants that, and the initramfs. What it
 // made in vain it removes.
-func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, token string) error {
+func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, transport guestapi.Transport, token string) error {
 	if err := safeID(rec.ID); err != nil {
 		return err
 	}
@@ -143,6 +143,7 @@ func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, t
 		if err != nil {
 			return err
 		}
+		config.Transport = transport
 		return m.d.Initrd(ctx, dir.Initrd(), m.d.Layout.Kernel(rec.KernelID), config)
 	})
 	return g.Wait()
@@ -175,10 +176,11 @@ func (m *Manager) disk(ctx context.Context, rec store.VM, path string, bytes int
 
 // spec is the machine as the driver starts it. The order of the disks is that
 // of guestConfig.
-func (m *Manager) spec(rec store.VM, dir layout.VMDir, accel vmm.Accelerator) vmm.Spec {
+func (m *Manager) spec(rec store.VM, dir layout.VMDir, choice Choice) vmm.Spec {
 	kernel := m.d.Layout.Kernel(rec.KernelID)
 	s := vmm.Spec{
-		ID: rec.ID, Name: rec.Name, VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes, Accelerator: accel,
+		ID: rec.ID, Name: rec.Name, VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes,
+		Accelerator: choice.Accelerator, Transport: choice.Transport,
 		Kernel: kernel.VMLinux(), Initrd: dir.Initrd(), RunDir: dir.Run, LogFile: dir.VMMLog(),
 		Disks: []vmm.Disk{
 			{Path: m.d.Layout.Image(rec.ImageID).RootFS(), Serial: guestapi.RoleRoot, ReadOnly: true},

@@ -46,7 +46,7 @@ type Deps struct {
 // Defaults are the configured values for what a create request leaves out.
 type Defaults struct {
 	Image              string
-	Driver             string // auto, qemu
+	Driver             string // auto, firecracker, qemu
 	Accelerator        string // auto, kvm, tcg
 	Network            string // user, none
 	VCPUs              int
@@ -70,7 +70,7 @@ func (t Timing) withDefaults() Timing {
 			*d = v
 		}
 	}
-	set(&t.Ready, 40*time.Second)
+	set(&t.Ready, 90*time.Second)
 	set(&t.ReadyTCG, 180*time.Second)
 	set(&t.Stop, 10*time.Second)
 	set(&t.StopTCG, 30*time.Second)
@@ -142,6 +142,7 @@ type Accel interface {
 type Choice struct {
 	Driver      string
 	Accelerator vmm.Accelerator
+	Transport   guestapi.Transport // of the guest link
 	Reason      string
 }
 

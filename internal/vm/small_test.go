@@ -148,13 +148,13 @@ func TestGuestConfig(t *testing.T) {
 	if d := cmp.Diff([]string{"PATH=/image/bin:/usr/bin:/bin", "IMG=1", "IMG=2"}, c.Env); d != "" {
 		t.Error(d)
 	}
-	spec := w.m.spec(rec, w.l.VM("id"), "tcg")
+	spec := w.m.spec(rec, w.l.VM("id"), Choice{Accelerator: "tcg", Transport: "vsock"})
 	for i, d := range c.Disks {
 		if spec.Disks[i].Serial != d.Serial || d.Index != i {
 			t.Errorf("disk %d: %+v %+v", i, spec.Disks[i], d)
 		}
 	}
-	if c.Workdir != "/srv" || c.Hostname != "web" || len(c.Seed) == 0 || c.Network.Mode != "user" || spec.Network == nil {
+	if c.Workdir != "/srv" || c.Hostname != "web" || len(c.Seed) == 0 || c.Network.Mode != "user" || spec.Network == nil || spec.Accelerator != "tcg" || spec.Transport != "vsock" {
 		t.Errorf("%+v", c)
 	}
 }

@@ -70,7 +70,7 @@ func (m *Manager) checkCreate(r api.CreateVM) error {
 	}{
 		{"pull policy", r.Pull, []string{"missing", "always", "never"}},
 		{"network", r.Network, []string{networkUser, networkNone}},
-		{"driver", r.Driver, []string{auto, "qemu", "fake"}},
+		{"driver", r.Driver, []string{auto, "firecracker", "qemu", "fake"}},
 		{"accelerator", r.Accelerator, []string{auto, "kvm", "tcg"}},
 		{"root disk", r.RootDisk, []string{auto, "overlay"}},
 		{"init", r.Init, []string{auto, "agent"}},

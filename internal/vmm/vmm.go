@@ -4,7 +4,10 @@ import (
 	"context"
 	"io"
 	"net"
+	"os"
 	"time"
+
+	"github.com/bangervm/banger/guestapi"
 )
 
 // Accelerator is what runs the guest's instructions.
@@ -34,19 +37,26 @@ type Spec struct {
 	RunDir string `json:"run_dir"`
 	// LogFile receives what the VMM itself says (not the console).
 	LogFile string `json:"log_file"`
+	// MetricsFile holds the VMM's newest figures, where it gives any; empty means
+	// that nobody wants them.
+	MetricsFile string `json:"metrics_file,omitempty"`
+	// Transport of the guest link, one of the driver's; empty means its first.
+	Transport guestapi.Transport `json:"transport,omitempty"`
 }
 
-// Disk is one block device, in the order the guest shall see it.
+// Disk is one block device, in the order the guest shall see it. Not every VMM
+// shows the guest the serial number; the order holds everywhere.
 type Disk struct {
 	Path     string `json:"path"`
 	Serial   string `json:"serial"` // at most 20 bytes
 	ReadOnly bool   `json:"read_only"`
 }
 
-// NIC is one network device whose frames go over a Unix stream socket that the
-// caller listens on: each frame behind its length as uint32 big endian.
+// NIC is one network device. Its frames go over a Unix stream socket that the
+// caller listens on, each behind its length as uint32 big endian; with a driver
+// whose Capabilities have Tap they go through Tapper.Tap instead.
 type NIC struct {
-	Socket string `json:"socket"`
+	Socket string `json:"socket,omitempty"`
 	MAC    string `json:"mac"`
 	MTU    int    `json:"mtu"`
 }
@@ -57,17 +67,23 @@ type Capabilities struct {
 	PowerButton bool
 	Snapshot    bool
 	Resize      bool // its machines are Resizers
+	Tap         bool // its machines are Tappers
+	// Accelerators it can run guests with, and Transports of the guest link it
+	// has, the preferred one first.
+	Accelerators []Accelerator
+	Transports   []guestapi.Transport
 }
 
 // Version of a VMM's program.
 type Version struct {
 	Program string // path of the program
 	Text    string // e.g. 7.2.22
+	Note    string // what is to be said of it, e.g. that it is newer than we know
 }
 
 // Driver starts machines. It may be used from several goroutines.
 type Driver interface {
-	// Name is the driver's name in configuration and replies: qemu, fake.
+	// Name is the driver's name in configuration and replies: firecracker, qemu, fake.
 	Name() string
 	Capabilities() Capabilities
 	// Check finds the VMM's program and its version. An error is of kind
@@ -137,4 +153,12 @@ type Resizer interface {
 	// Resize makes the guest see the disk with that serial as so many bytes
 	// large. Fewer than it has is an error of kind invalid.
 	Resize(ctx context.Context, serial string, bytes int64) error
+}
+
+// Tapper is a Machine whose network device is a tap; Capabilities.Tap says so.
+type Tapper interface {
+	// Tap is the other end of the guest's network device: a read gives one frame,
+	// a write sends one. It is nil for a machine without a network device. The
+	// caller, who asks once, closes it.
+	Tap() *os.File
 }

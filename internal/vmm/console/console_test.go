@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -38,13 +39,13 @@ func TestScanner(t *testing.T) {
 
 func TestMark(t *testing.T) {
 	t.Parallel()
-	n := 0
-	s := Scanner{Mark: "timer lost", Marked: func() { n++ }}
-	for _, p := range []string{"a timer l", "ost b\nKernel panic - not syncing: x\n", "timer lost\n", "timer lost"} {
+	var got []string
+	s := Scanner{Marks: []string{"timer lost", "halted"}, Marked: func(line string) { got = append(got, line) }}
+	for _, p := range []string{"a timer l", "ost b\nKernel panic - not syncing: x\n", "timer lost\r\n", "halted\n", "timer lost"} {
 		s.Write([]byte(p))
 	}
-	if n != 2 {
-		t.Errorf("marked %d times", n)
+	if want := []string{"a timer lost b", "timer lost\r", "halted"}; !slices.Equal(got, want) {
+		t.Errorf("marked %q, want %q", got, want)
 	}
 }
 
@@ -96,7 +97,7 @@ func (o *opener) Read(p []byte) (int, error) {
 func FuzzScanner(f *testing.F) {
 	f.Add([]byte("Kernel panic - not syncing: x\n"), 3)
 	f.Fuzz(func(t *testing.T, b []byte, size int) {
-		s := Scanner{Mark: "lost", Marked: func() {}}
+		s := Scanner{Marks: []string{"lost"}, Marked: func(string) {}}
 		for len(b) > 0 {
 			n := min(max(size, 1), len(b))
 			s.Write(b[:n])

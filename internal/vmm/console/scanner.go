@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -15,10 +16,11 @@ const panicMark = "Kernel panic - not syncing: "
 // guest can print what it likes, so what is found is what the guest says. The
 // zero value is ready; it is safe for concurrent use.
 type Scanner struct {
-	// Mark is another text to look for, Marked what is called, from Write, for
-	// each line that ends with it inside. Set before the first Write, if at all.
-	Mark   string
-	Marked func()
+	// Marks are other texts to look for, Marked what is called, from Write, with
+	// each line that has one inside, once it has ended. Set before the first
+	// Write, if at all.
+	Marks  []string
+	Marked func(line string)
 
 	mu    sync.Mutex
 	line  []byte // of the line under way, maxLine at most
@@ -31,7 +33,7 @@ func (s *Scanner) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := len(p)
-	for len(p) > 0 && (!s.ended || s.Mark != "") {
+	for len(p) > 0 && (!s.ended || len(s.Marks) > 0) {
 		part, rest, newline := bytes.Cut(p, []byte{'\n'})
 		p = rest
 		if room := maxLine - len(s.line); room > 0 {
@@ -41,8 +43,8 @@ func (s *Scanner) Write(p []byte) (int, error) {
 			s.found = clean(text)
 			s.ended = newline
 		}
-		if newline && s.Mark != "" && bytes.Contains(s.line, []byte(s.Mark)) {
-			s.Marked()
+		if newline && slices.ContainsFunc(s.Marks, func(mark string) bool { return bytes.Contains(s.line, []byte(mark)) }) {
+			s.Marked(string(s.line))
 		}
 		if newline {
 			s.line = s.line[:0]

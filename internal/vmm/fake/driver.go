@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/vmm"
 )
 
@@ -38,7 +39,11 @@ func (d *Driver) Name() string { return "fake" }
 
 // Capabilities of this driver.
 func (d *Driver) Capabilities() vmm.Capabilities {
-	return vmm.Capabilities{Pause: true, PowerButton: true, Resize: true}
+	return vmm.Capabilities{
+		Pause: true, PowerButton: true, Resize: true,
+		Accelerators: []vmm.Accelerator{vmm.KVM, vmm.TCG},
+		Transports:   []guestapi.Transport{guestapi.TransportSerial},
+	}
 }
 
 // Check finds what is always there.

@@ -2,13 +2,13 @@ package qemu
 
 import (
 	"log/slog"
-	"os"
 	"os/exec"
 	"sync"
-	"time"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/vmm"
+	"github.com/bangervm/banger/internal/vmm/child"
 )
 
 // programName is what is looked for in PATH. Debian's slimmer
@@ -30,7 +30,7 @@ type Driver struct {
 	tsc    tscSample // taken early, so that a start need not wait
 
 	mu      sync.Mutex
-	checked fileID // the program that version is of
+	checked child.Identity // the program that version is of
 	version vmm.Version
 }
 
@@ -46,7 +46,11 @@ func (d *Driver) Name() string { return "qemu" }
 
 // Capabilities of this driver.
 func (d *Driver) Capabilities() vmm.Capabilities {
-	return vmm.Capabilities{Pause: true, PowerButton: true, Resize: true}
+	return vmm.Capabilities{
+		Pause: true, PowerButton: true, Resize: true,
+		Accelerators: []vmm.Accelerator{vmm.KVM, vmm.TCG},
+		Transports:   []guestapi.Transport{guestapi.TransportSerial},
+	}
 }
 
 // find gives the program's path.
@@ -64,19 +68,4 @@ func (d *Driver) find() (string, error) {
 		return "", e.WithHint(installHint)
 	}
 	return path, nil
-}
-
-// fileID tells one content of a program's file from another.
-type fileID struct {
-	path    string
-	size    int64
-	changed time.Time
-}
-
-func identify(path string) (fileID, error) {
-	fi, err := os.Stat(path)
-	if err != nil {
-		return fileID{}, err
-	}
-	return fileID{path, fi.Size(), fi.ModTime()}, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/guestlink"
 	"github.com/bangervm/banger/internal/vmm"
+	"github.com/bangervm/banger/internal/vmm/child"
 	"github.com/bangervm/banger/internal/vmm/console"
 	"github.com/bangervm/banger/internal/vmm/qemu/qmp"
 )
@@ -22,10 +23,10 @@ import (
 type Machine struct {
 	id         string
 	log        *slog.Logger
-	process    *process
+	process    *child.Process
 	qmp        *qmp.Client
 	mux        *guestlink.Mux
-	words      *output
+	words      *child.Output
 	scan       console.Scanner
 	linkSocket string
 	disks      map[string]disk // the writable ones, by serial
@@ -61,7 +62,7 @@ func (m *Machine) wait(why string) {
 }
 
 // PID of QEMU.
-func (m *Machine) PID() int { return m.process.os.Pid }
+func (m *Machine) PID() int { return m.process.PID() }
 
 // Done is closed when QEMU is gone.
 func (m *Machine) Done() <-chan struct{} { return m.done }
@@ -124,7 +125,7 @@ func (m *Machine) Kill() error {
 	m.mu.Lock()
 	m.killed = true
 	m.mu.Unlock()
-	if err := m.process.kill(); err != nil {
+	if err := m.process.Kill(); err != nil {
 		return api.Errorf(api.KindInternal, "cannot kill %s: %w", m.id, err)
 	}
 	return nil
@@ -204,7 +205,7 @@ func (m *Machine) watch(copied <-chan struct{}, serial net.Conn) {
 	m.mux.Close()
 	os.Remove(m.linkSocket)
 	m.exit = m.ending(at)
-	m.words.close()
+	m.words.Close()
 	m.log.Debug("qemu ended", "vm", m.id, "reason", m.exit.Reason, "detail", m.exit.Detail)
 	close(m.done)
 }
@@ -217,7 +218,7 @@ const exitPatience = 3 * time.Second
 // awaitProcess returns when the process is gone.
 func (m *Machine) awaitProcess() {
 	select {
-	case <-m.process.done:
+	case <-m.process.Done():
 		return
 	case <-m.stopping:
 	case <-m.qmp.Done():
@@ -227,7 +228,7 @@ func (m *Machine) awaitProcess() {
 	t := time.NewTimer(exitPatience)
 	defer t.Stop()
 	select {
-	case <-m.process.done:
+	case <-m.process.Done():
 	case <-t.C:
 		m.mu.Lock()
 		if m.shutdown == "" {
@@ -235,8 +236,8 @@ func (m *Machine) awaitProcess() {
 		}
 		m.mu.Unlock()
 		m.log.Warn("QEMU lives on without its control channel, or although it says that it ends: killing it", "vm", m.id, "pid", m.PID())
-		m.process.kill()
-		<-m.process.done
+		m.process.Kill()
+		<-m.process.Done()
 	}
 }
 
@@ -256,11 +257,11 @@ func (m *Machine) ending(at time.Time) vmm.Exit {
 	case m.killed:
 		exit.Reason = vmm.ReasonKilled
 	default:
-		exit.Reason, exit.Detail = vmm.ReasonCrashed, describe(m.process.err)
+		exit.Reason, exit.Detail = vmm.ReasonCrashed, child.Describe(m.process.Err())
 		if m.shutdown != "" {
 			exit.Detail += ", " + m.shutdown
 		}
-		if said := m.words.last(); said != "" {
+		if said := lastWords(m.words); said != "" {
 			exit.Detail += ": " + said
 		}
 	}

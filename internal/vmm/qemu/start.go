@@ -3,10 +3,10 @@ package qemu
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -14,6 +14,7 @@ import (
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/guestlink"
 	"github.com/bangervm/banger/internal/vmm"
+	"github.com/bangervm/banger/internal/vmm/child"
 	"github.com/bangervm/banger/internal/vmm/console"
 	"github.com/bangervm/banger/internal/vmm/qemu/qmp"
 )
@@ -59,13 +60,13 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 		return api.Errorf(api.KindInternal, "cannot start QEMU: %w", err)
 	}
 
-	control, controlFD, err := pair("qmp")
+	control, controlFD, err := child.Pair("qmp")
 	if err != nil {
 		return nil, fail(err)
 	}
 	defer controlFD.Close()
 	undo = append(undo, func() { control.Close() })
-	serial, serialFD, err := pair("console")
+	serial, serialFD, err := child.Pair("console")
 	if err != nil {
 		return nil, fail(err)
 	}
@@ -78,11 +79,11 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 	}
 	defer linkFD.Close()
 	undo = append(undo, func() { os.Remove(link) })
-	words, err := newOutput(spec.LogFile)
+	words, err := child.NewOutput(spec.LogFile)
 	if err != nil {
 		return nil, fail(err)
 	}
-	undo = append(undo, words.close)
+	undo = append(undo, words.Close)
 
 	disks := map[string]disk{}
 	for i, d := range spec.Disks {
@@ -91,21 +92,22 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 		}
 	}
 
-	p, err := startProcess(path, args, []*os.File{controlFD, serialFD, linkFD}, words)
+	cmd := exec.Command(path, args...)
+	cmd.Stdout, cmd.Stderr = words, words
+	cmd.ExtraFiles = []*os.File{controlFD, serialFD, linkFD}
+	cmd.Dir = "/"
+	p, err := child.Start(cmd)
 	if err != nil {
 		return nil, fail(err)
 	}
-	undo = append(undo, func() {
-		p.kill()
-		<-p.done
-	})
+	undo = append(undo, p.End)
 
 	m := &Machine{
 		id: spec.ID, log: d.log, process: p, words: words, linkSocket: link, disks: disks,
 		done: make(chan struct{}), events: make(chan qmp.Event, 64), waits: make(chan string, 1),
 		lost: make(chan struct{}, 1), started: time.Now(), stopping: make(chan struct{}),
 	}
-	m.scan.Mark, m.scan.Marked = timerLost, func() {
+	m.scan.Marks, m.scan.Marked = []string{timerLost}, func(string) {
 		select {
 		case m.lost <- struct{}{}:
 		default:
@@ -115,8 +117,7 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 	controlFD.Close()
 	m.qmp, err = qmp.New(ctx, control, m.event)
 	if err != nil {
-		p.kill()
-		<-p.done
+		p.End()
 		return nil, d.explain(ctx, spec, err, p, words)
 	}
 	m.mux = guestlink.NewMux(func(ctx context.Context) (net.Conn, error) {
@@ -125,8 +126,7 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 	}, d.log)
 	undo = append(undo, func() { m.mux.Close() })
 	if err := m.qmp.Execute(ctx, "cont", nil, nil); err != nil {
-		p.kill()
-		<-p.done
+		p.End()
 		return nil, d.explain(ctx, spec, err, p, words)
 	}
 	copied := make(chan struct{})
@@ -139,7 +139,7 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 }
 
 // explain says why QEMU did not come up. The process is gone.
-func (d *Driver) explain(ctx context.Context, spec vmm.Spec, cause error, p *process, words *output) error {
+func (d *Driver) explain(ctx context.Context, spec vmm.Spec, cause error, p *child.Process, words *child.Output) error {
 	if ctx.Err() != nil {
 		kind := api.KindCancelled
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -147,11 +147,11 @@ func (d *Driver) explain(ctx context.Context, spec vmm.Spec, cause error, p *pro
 		}
 		return api.Errorf(kind, "cannot start QEMU: %w", ctx.Err())
 	}
-	said := words.last()
+	said := lastWords(words)
 	switch {
 	case strings.Contains(said, "Could not access KVM") && strings.Contains(said, "ermission denied"):
 		return api.Errorf(api.KindDenied, "cannot start QEMU: %s", said).WithHint("sudo usermod -aG kvm $USER")
-	case strings.Contains(words.all(), "Failed to get") && strings.Contains(said, "using the image"):
+	case strings.Contains(words.All(), "Failed to get") && strings.Contains(said, "using the image"):
 		return api.Errorf(api.KindBusy, "cannot start QEMU: a disk is in use by another process: %s", said)
 	case strings.Contains(said, "Cannot allocate memory"):
 		return api.Errorf(api.KindUnavailable, "cannot start QEMU with %d MiB of memory: %s", spec.MemoryBytes>>20, said)
@@ -163,15 +163,16 @@ func (d *Driver) explain(ctx context.Context, spec vmm.Spec, cause error, p *pro
 		return err
 	}
 	if said == "" {
-		return api.Errorf(api.KindUnavailable, "cannot start QEMU: it ended (%v) with no word: %w", describe(p.err), cause)
+		return api.Errorf(api.KindUnavailable, "cannot start QEMU: it ended (%v) with no word: %w", child.Describe(p.Err()), cause)
 	}
 	return api.Errorf(api.KindUnavailable, "cannot start QEMU: %s", said)
 }
 
-// describe is how a process ended.
-func describe(err error) string {
-	if err == nil {
-		return "exit status 0"
+// lastWords is the last line of QEMU's, without the program's name.
+func lastWords(words *child.Output) string {
+	last := words.Last()
+	if _, text, found := strings.Cut(last, programName+": "); found {
+		return text
 	}
-	return fmt.Sprint(err)
+	return last
 }

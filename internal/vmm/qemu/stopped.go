@@ -35,7 +35,7 @@ func (m *Machine) keepRunning() {
 	var calm <-chan time.Time // set while the guest goes on to see whether it can
 	for {
 		select {
-		case <-m.process.done:
+		case <-m.process.Done():
 			return
 		case <-m.lost:
 			if reboots++; reboots <= maxReboots && time.Since(m.started) < rebootTime {
@@ -74,7 +74,7 @@ func (m *Machine) keepRunning() {
 				m.shutdown = "stopped over an internal error"
 			}
 			m.mu.Unlock()
-			m.process.kill()
+			m.process.Kill()
 		}
 	}
 }
@@ -119,6 +119,6 @@ func (m *Machine) pause(d time.Duration) {
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-m.process.done:
+	case <-m.process.Done():
 	}
 }

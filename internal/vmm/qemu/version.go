@@ -10,6 +10,7 @@ import (
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/vmm"
+	"github.com/bangervm/banger/internal/vmm/child"
 	"github.com/bangervm/banger/internal/vmm/qemu/qmp"
 )
 
@@ -38,7 +39,7 @@ func (d *Driver) Check(ctx context.Context) (vmm.Version, error) {
 	if err != nil {
 		return vmm.Version{}, err
 	}
-	id, err := identify(path)
+	id, err := child.Identify(path)
 	if err != nil {
 		return vmm.Version{}, api.Errorf(api.KindUnavailable, "cannot look at QEMU: %w", err).WithHint(installHint)
 	}
@@ -51,7 +52,7 @@ func (d *Driver) Check(ctx context.Context) (vmm.Version, error) {
 	defer cancel()
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, "--version")
-	cmd.Stdout = &limited{w: &out, left: 4 << 10}
+	cmd.Stdout = &child.Limited{W: &out, Left: 4 << 10}
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		return vmm.Version{}, api.Errorf(api.KindUnavailable, "cannot run %s --version: %w", path, err).WithHint(installHint)

@@ -1,0 +1,44 @@
+package cell
+
+// Plan is what a cell is to hold.
+type Plan struct {
+	// Program is the host's path of the program, which is linked statically where
+	// there are Binds; Args begin with its name.
+	Program string   `json:"program"`
+	Args    []string `json:"args"`
+	// Binds are all it sees of the host's files, with the program; none means
+	// that it sees what we see.
+	Binds []Bind `json:"binds,omitempty"`
+	// Store is an existing folder that the cell's root is mounted on, in its own
+	// mount namespace only.
+	Store string `json:"store,omitempty"`
+	Tap   *Tap   `json:"tap,omitempty"`
+	// Files are descriptors that it inherits though it does not know of them:
+	// their locks are held as long as it lives.
+	Files  int    `json:"files"`
+	Limits Limits `json:"limits"`
+}
+
+// Bind is a file or a folder of the host in the cell.
+type Bind struct {
+	From     string `json:"from"`
+	To       string `json:"to"`
+	Writable bool   `json:"writable,omitempty"`
+	Device   bool   `json:"device,omitempty"`
+}
+
+// Tap is the network device in the cell that the VMM opens by its name.
+type Tap struct {
+	Name string `json:"name"`
+	MTU  int    `json:"mtu"`
+}
+
+// Limits of the program; 0 leaves one as it is.
+type Limits struct {
+	AddressSpace uint64 `json:"address_space,omitempty"` // bytes
+	Files        uint64 `json:"files,omitempty"`
+	Processes    uint64 `json:"processes,omitempty"` // and threads
+}
+
+// programPath is where the program lies in a cell with files of its own.
+const programPath = "/vmm"

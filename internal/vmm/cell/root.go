@@ -1,0 +1,89 @@
+package cell
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// enterRoot makes the binds all there is of files. A copy of each is taken
+// before the new root hides anything.
+func (p Plan) enterRoot() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("cannot have mounts of our own: %w", err)
+	}
+	binds := append([]Bind{{From: p.Program, To: programPath}}, p.Binds...)
+	copies := make([]int, len(binds))
+	for i, b := range binds {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, b.From, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if err != nil {
+			return fmt.Errorf("cannot take %s along: %w", b.From, err)
+		}
+		copies[i] = fd
+	}
+	if err := unix.Mount("banger", p.Store, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=64k,nr_inodes=64,mode=0755"); err != nil {
+		return fmt.Errorf("cannot mount the root of the cell: %w", err)
+	}
+	for i, b := range binds {
+		if err := b.place(copies[i], p.Store); err != nil {
+			return fmt.Errorf("cannot place %s: %w", b.From, err)
+		}
+		_ = unix.Close(copies[i])
+	}
+	if err := os.Chdir(p.Store); err != nil {
+		return err
+	}
+	// The old root ends up on top of the new one, from where it is taken off.
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("cannot enter the root of the cell: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("cannot let go of the host's files: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+		return fmt.Errorf("cannot close the root of the cell: %w", err)
+	}
+	return nil
+}
+
+// place mounts the copy at its place under root.
+func (b Bind) place(fd int, root string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	to := filepath.Join(root, b.To)
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		if err := os.Mkdir(to, 0o755); err != nil {
+			return err
+		}
+	} else if err := os.WriteFile(to, nil, 0o600); err != nil {
+		return err
+	}
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, to, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return err
+	}
+	set := uint64(unix.MOUNT_ATTR_NOSUID)
+	if !b.Writable {
+		set |= unix.MOUNT_ATTR_RDONLY
+	}
+	if !b.Device {
+		set |= unix.MOUNT_ATTR_NODEV
+	}
+	// Before Linux 5.12 this cannot be told a mount of its own; the VMM opens
+	// such files for reading only all the same.
+	err := unix.MountSetattr(unix.AT_FDCWD, to, 0, &unix.MountAttr{Attr_set: set})
+	if errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return err
+}
