@@ -146,15 +146,18 @@ func TestHolesAndManyRuns(t *testing.T) {
 func TestManyFoldersAndNames(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("writes 66,000 folders")
+		t.Skip("writes 130,000 folders")
 	}
 	path, _ := buildIn(t, func(b *Builder) error {
-		dir, err := putFolder(b, Root, "many")
-		for i := 0; i < 66_000 && err == nil; i++ {
-			_, err = putFolder(b, dir, fmt.Sprint(i))
-		}
-		if err != nil {
-			return err
+		// Beside its folders' "..", a folder has its own two names.
+		for name, n := range map[string]int{"most": maxLinks - 2, "more": maxLinks - 1} {
+			dir, err := putFolder(b, Root, name)
+			for i := 0; i < n && err == nil; i++ {
+				_, err = putFolder(b, dir, fmt.Sprint(i))
+			}
+			if err != nil {
+				return err
+			}
 		}
 		if err := putFile(b, Root, "0", []byte("x")); err != nil {
 			return err
@@ -171,8 +174,11 @@ func TestManyFoldersAndNames(t *testing.T) {
 		return nil
 	})
 	fsck(t, path)
-	if out := debugfs(t, path, "stat /many"); !strings.Contains(out, "Links: 1 ") {
-		t.Errorf("a folder of 66,000: %s", out)
+	if out := debugfs(t, path, "stat /most"); !strings.Contains(out, "Links: 65000 ") {
+		t.Errorf("a folder of as many as can be counted: %s", out)
+	}
+	if out := debugfs(t, path, "stat /more"); !strings.Contains(out, "Links: 1 ") {
+		t.Errorf("a folder of one more: %s", out)
 	}
 	if out := debugfs(t, path, "stat /64999"); !strings.Contains(out, "Links: 65000") {
 		t.Errorf("a file of 65,000 names: %s", out)

@@ -252,7 +252,7 @@ func (b *Builder) writeInodes(l *layout, tableBlocks int) (dirs []uint16, err er
 // put writes an inode.
 func (n *node) put(b []byte) {
 	links := n.links
-	if links > maxLinks-2 && n.is(unix.S_IFDIR) {
+	if links > maxLinks && n.is(unix.S_IFDIR) {
 		links = 1 // more than can be counted
 	}
 	le.PutUint16(b[0x00:], n.mode)
