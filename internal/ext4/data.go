@@ -1,7 +1,6 @@
 package ext4
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
@@ -66,7 +65,7 @@ func (w *runs) copy(r io.Reader, left int64) (int, error) {
 		return 0, err
 	}
 	if n, err := io.ReadFull(r, room[:want]); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		if err == io.EOF || err == io.ErrUnexpectedEOF { // not what r wraps to say why
 			err = fmt.Errorf("file is cut short: %d bytes are missing", left-int64(n))
 		}
 		return 0, err

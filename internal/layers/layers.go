@@ -111,7 +111,7 @@ func Flatten(ctx context.Context, layers []Layer, limits Limits, to *ext4.Builde
 		start := time.Now()
 		s := streams[i]
 		if err := t.apply(s); err != nil {
-			return Stats{}, unpackError(ctx, l, err)
+			return Stats{}, unpackError(ctx, l, s.blame(err))
 		}
 		m.merge += time.Since(start) - s.waited
 	}

@@ -400,10 +400,25 @@ func TestErrorsOfTheSource(t *testing.T) {
 	t.Parallel()
 	gone := api.Errorf(api.KindUnavailable, "registry is gone")
 	good := stack(t, []m{file("a", "1")})[0]
+	whole := stack(t, []m{file("x", strings.Repeat("x", 5000))})[0]
 	for name, open := range map[string]func() (io.ReadCloser, error){
 		"open": func() (io.ReadCloser, error) { return nil, gone },
 		"read": func() (io.ReadCloser, error) {
 			return io.NopCloser(io.MultiReader(strings.NewReader("\x1f\x8b"), failing{gone})), nil
+		},
+		// Only at its end a source knows that it gave damaged bytes.
+		"damaged gzip": func() (io.ReadCloser, error) {
+			return io.NopCloser(io.MultiReader(strings.NewReader("\x1f\x8b\x08"+strings.Repeat("garbage", 1<<18)), failing{gone})), nil
+		},
+		"damaged archive": func() (io.ReadCloser, error) {
+			return io.NopCloser(io.MultiReader(strings.NewReader(strings.Repeat("garbage", 4<<20)), failing{gone})), nil
+		},
+		"damaged xz": func() (io.ReadCloser, error) {
+			return io.NopCloser(io.MultiReader(strings.NewReader("\xfd7zXZ\x00"), failing{gone})), nil
+		},
+		"cut short in a file": func() (io.ReadCloser, error) {
+			rc, err := whole.Open()
+			return io.NopCloser(io.MultiReader(io.LimitReader(rc, 3000), failing{fmt.Errorf("%w: %w", gone, io.ErrUnexpectedEOF)})), err
 		},
 	} {
 		_, err := write(t, []Layer{good, {Name: "l", Open: open}}, Limits{})

@@ -83,6 +83,7 @@ type stream struct {
 	sum   hash.Hash
 	done  sync.WaitGroup
 
+	drop    chan struct{} // closed: nobody reads on
 	free    chan []byte
 	plain   chan []byte // from the decompressor
 	summed  chan []byte // to the reader
@@ -95,7 +96,7 @@ type stream struct {
 
 func open(ctx context.Context, l Layer, m *meter) *stream {
 	s := &stream{
-		layer: l, meter: m, sum: sha256.New(), ctx: ctx,
+		layer: l, meter: m, sum: sha256.New(), ctx: ctx, drop: make(chan struct{}),
 		free: make(chan []byte, chunkCount), plain: make(chan []byte, chunkCount), summed: make(chan []byte, chunkCount),
 	}
 	for range chunkCount {
@@ -135,13 +136,15 @@ func (s *stream) unpack() error {
 	src := &source{r: rc, meter: s.meter}
 	r, closer, err := decompressor(bufio.NewReaderSize(src, 256<<10))
 	if err != nil {
-		return err
+		return s.rest(src, err)
 	}
 	defer closer()
 	for total := int64(0); ; {
 		var c []byte
 		select {
 		case c = <-s.free:
+		case <-s.drop:
+			return s.rest(src, nil)
 		case <-s.ctx.Done():
 			return context.Cause(s.ctx)
 		}
@@ -162,13 +165,43 @@ func (s *stream) unpack() error {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
-			return err
+			return s.rest(src, err)
 		case all > limits.Bytes:
 			return fmt.Errorf("the image unpacks to more than %d bytes", limits.Bytes)
 		case total > ratioFrom && total/limits.Ratio > src.n:
 			return fmt.Errorf("it unpacks to more than %d times its size, like a decompression bomb", limits.Ratio)
 		}
 	}
+}
+
+// rest reads what is left of a source, which is then no layer any more, for its
+// own error: only at its end it knows whether its bytes were damaged, and damaged
+// ones look like a bad layer. Without such an error it gives err.
+func (s *stream) rest(src *source, err error) error {
+	buf := make([]byte, 64<<10)
+	for rerr := err; s.ctx.Err() == nil; _, rerr = src.Read(buf) {
+		var said *sourceError
+		if errors.As(rerr, &said) {
+			return rerr
+		}
+		if errors.Is(rerr, io.EOF) {
+			return err
+		}
+	}
+	return err
+}
+
+// blame gives the reason for which a layer could not be applied: what its source
+// says in the end, else err.
+func (s *stream) blame(err error) error {
+	close(s.drop)
+	for range s.summed { // what is on its way
+	}
+	var said *sourceError
+	if errors.As(s.err, &said) {
+		return s.err
+	}
+	return err
 }
 
 // fill reads until p is full. Unlike io.ReadFull it tells the end from a source
