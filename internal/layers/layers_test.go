@@ -326,6 +326,14 @@ func TestHostileLayers(t *testing.T) {
 	for i := range many {
 		many[i] = file(fmt.Sprintf("f%d", i), "")
 	}
+	// Each hidden name leads through links that make a path of 160 KB, and ends there.
+	var tangled []m
+	for i := range 38 {
+		tangled = append(tangled, symlink(fmt.Sprint("s", i), fmt.Sprint("s", i+1, strings.Repeat("/x", 2000))))
+	}
+	for range 60 {
+		tangled = append(tangled, file("s0/.wh.x", ""))
+	}
 	xattr := func(k, v string) m {
 		x := file("x", "")
 		x.PAXRecords = map[string]string{"SCHILY.xattr." + k: v}
@@ -369,6 +377,8 @@ func TestHostileLayers(t *testing.T) {
 		"many folders":                {stack(t, []m{file(strings.Repeat("d/", 40)+"x", "")}), Limits{Entries: 30}, `more than 30 members and folders`},
 		"many layers":                 {stack(t, nil, nil, nil), Limits{Layers: 2}, `3 layers, more than 2`},
 		"many names":                  {stack(t, many), Limits{Names: 100}, `longer than 100 bytes together`},
+		"names of missing folders":    {stack(t, []m{file(strings.Repeat("folder/", 40)+"x", "")}), Limits{Names: 200}, `longer than 200 bytes together`},
+		"tangled links":               {stack(t, tangled), Limits{Entries: 100}, `too tangled`},
 		"bytes of all layers":         {stack(t, []m{file("a", strings.Repeat("a", 600_000))}, []m{file("a", strings.Repeat("a", 600_000))}), Limits{Bytes: 1 << 20}, `more than 1048576`},
 		"bomb":                        {[]Layer{{Name: "bad", Open: layer("", bomb.Bytes()).Open}}, Limits{}, `decompression bomb`},
 		"no archive":                  {[]Layer{layer("bad", []byte(strings.Repeat("not a tar ", 200)))}, Limits{}, `bad: archive/tar`},

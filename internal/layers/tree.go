@@ -31,6 +31,7 @@ const (
 	// workPerEntry bounds the steps on the ways to all members, so that layers of
 	// paths and links through each other cost no hours.
 	workPerEntry = 256
+	bytesPerStep = 16 // of a path that a link makes longer
 )
 
 var (
@@ -92,11 +93,12 @@ func (t *tree) place(h *tar.Header, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if t.names += int64(len(path.Base(name)) + len(h.Linkname)); len(h.PAXRecords) > 0 {
-		t.names += 128
+	small := 0
+	if len(h.PAXRecords) > 0 {
+		small = 128
 	}
-	if t.names > t.limits.Names {
-		return fmt.Errorf("names and links of the image are longer than %d bytes together", t.limits.Names)
+	if err := t.name(len(path.Base(name)) + len(h.Linkname) + small); err != nil {
+		return err
 	}
 	folder, base := path.Split(name)
 	if strings.HasPrefix(base, whiteout) && (folder != "" || base == opaque || !strings.HasPrefix(base, auxiliary)) {
@@ -158,6 +160,14 @@ func (t *tree) place(h *tar.Header, r io.Reader) error {
 		t.cleared[id] = true
 	}
 	return t.to.Put(dir, base, ext4.Entry{Node: id, Tag: t.layer})
+}
+
+// name counts what is kept in memory of a member.
+func (t *tree) name(bytes int) error {
+	if t.names += int64(bytes); t.names > t.limits.Names {
+		return fmt.Errorf("names and links of the image are longer than %d bytes together", t.limits.Names)
+	}
+	return nil
 }
 
 // link gives a file another name. Its target is what is there now, from this
@@ -308,6 +318,7 @@ func (t *tree) walk(folder string, now time.Time, make bool) (ext4.Node, bool, e
 				t.path = t.path[:1]
 			}
 			todo = target + "/" + todo
+			t.work += len(todo) / bytesPerStep
 		default:
 			if make {
 				return 0, false, errNoFolder
@@ -322,6 +333,9 @@ func (t *tree) walk(folder string, now time.Time, make bool) (ext4.Node, bool, e
 func (t *tree) folder(dir ext4.Node, name string, now time.Time) (ext4.Node, error) {
 	if t.members++; t.members > t.limits.Entries {
 		return 0, fmt.Errorf("the image has more than %d members and folders", t.limits.Entries)
+	}
+	if err := t.name(len(name)); err != nil {
+		return 0, err
 	}
 	id, err := t.to.Make(ext4.Attr{Mode: unix.S_IFDIR | 0o755, Time: now})
 	if err != nil {
