@@ -57,7 +57,7 @@ func (a *app) root() *cobra.Command {
 	exec.Short += " (vm exec)"
 	group("short", run, exec, ps)
 	group("nouns", a.vm(), a.image(), a.kernel(), a.operation(), a.events())
-	group("host", a.daemon(), a.doctor(), a.config(), a.completion(), a.versionCommand())
+	group("host", a.daemon(), a.doctor(), a.config(), a.system(), a.completion(), a.versionCommand())
 	a.completeFlags(root)
 	return root
 }

@@ -16,14 +16,17 @@ import (
 type Config struct {
 	LogLevel         string // debug, info, warn, error
 	DefaultImageName string
-	Driver           string              // auto, firecracker, qemu
-	Accel            string              // auto, kvm, tcg
-	Network          string              // user, none
-	FirecrackerBin   string              // empty: found in PATH, else the fetched one
-	QEMUBin          string              // empty: found in PATH
-	DebianMirror     string              // empty: the host's, else Debian's own
-	Registries       map[string]Registry // by host, as in references
-	VMDefaults       VMDefaults
+	Driver           string // auto, firecracker, qemu
+	Accel            string // auto, kvm, tcg
+	Network          string // user, none
+	FirecrackerBin   string // empty: found in PATH, else the fetched one
+	// FirecrackerURL and FirecrackerDigest are what is fetched when somebody asks
+	// for it: both or none, which means the release pinned in banger.
+	FirecrackerURL, FirecrackerDigest string
+	QEMUBin                           string              // empty: found in PATH
+	DebianMirror                      string              // empty: the host's, else Debian's own
+	Registries                        map[string]Registry // by host, as in references
+	VMDefaults                        VMDefaults
 
 	sources map[string]string // by key; absent means default
 }

@@ -66,6 +66,8 @@ disk_size = "20G"
 		{Key: "accel", Value: "tcg", Source: FromEnvironment},
 		{Key: "network", Value: "user", Source: FromDefault},
 		{Key: "firecracker_bin", Value: "", Source: FromDefault},
+		{Key: "firecracker_url", Value: "", Source: FromDefault},
+		{Key: "firecracker_digest", Value: "", Source: FromDefault},
 		{Key: "qemu_bin", Value: "", Source: FromDefault},
 		{Key: "debian_mirror", Value: "", Source: FromDefault},
 		{Key: "registries", Value: map[string]Registry{}, Source: FromDefault},

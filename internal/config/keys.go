@@ -25,6 +25,8 @@ var keys = []key{
 	{"accel", oneOf(func(c *Config) *string { return &c.Accel }, "auto", "kvm", "tcg"), func(c Config) any { return c.Accel }},
 	{"network", oneOf(func(c *Config) *string { return &c.Network }, "user", "none"), func(c Config) any { return c.Network }},
 	{"firecracker_bin", text(func(c *Config) *string { return &c.FirecrackerBin }), func(c Config) any { return c.FirecrackerBin }},
+	{"firecracker_url", text(func(c *Config) *string { return &c.FirecrackerURL }), func(c Config) any { return c.FirecrackerURL }},
+	{"firecracker_digest", text(func(c *Config) *string { return &c.FirecrackerDigest }), func(c Config) any { return c.FirecrackerDigest }},
 	{"qemu_bin", text(func(c *Config) *string { return &c.QEMUBin }), func(c Config) any { return c.QEMUBin }},
 	{"debian_mirror", mirror, func(c Config) any { return c.DebianMirror }},
 	{registriesKey, setRegistries, func(c Config) any { return registriesOf(c) }},

@@ -108,6 +108,12 @@ func (fakeImages) Pull(_ context.Context, req api.PullImage) (api.Operation, err
 }
 func (fakeImages) Catalog(context.Context) ([]api.CatalogEntry, error) { return nil, nil }
 
+type fakeSystem struct{}
+
+func (fakeSystem) Fetch(context.Context, api.FetchFirecracker) (api.Operation, error) {
+	return api.Operation{ID: "op", Kind: "system.fetch-firecracker"}, nil
+}
+
 type fakeKernels struct{}
 
 func (fakeKernels) List(context.Context) ([]api.Kernel, error) { return nil, nil }
@@ -248,7 +254,7 @@ func newClosedRig(t testing.TB) *rig {
 
 func (r *rig) fakes() services {
 	return services{
-		vms: r.vms, images: fakeImages{}, kernels: fakeKernels{}, operations: fakeOperations{r.end}, events: r.bus,
+		vms: r.vms, images: fakeImages{}, kernels: fakeKernels{}, system: fakeSystem{}, operations: fakeOperations{r.end}, events: r.bus,
 		doctor: func(context.Context, string) []api.Check { return nil },
 	}
 }

@@ -53,6 +53,10 @@ type kernelService interface {
 	Catalog(ctx context.Context) ([]api.CatalogEntry, error)
 }
 
+type systemService interface {
+	Fetch(ctx context.Context, req api.FetchFirecracker) (api.Operation, error)
+}
+
 type operationService interface {
 	List(ctx context.Context) ([]api.Operation, error)
 	Get(ctx context.Context, id string) (api.Operation, error)

@@ -71,6 +71,8 @@ func routes() []route {
 		{"POST", "/v1/kernels/import", change, (*server).importKernel, api.ImportKernel{}, accepted(api.Operation{}), "make a kernel of what the user has; the operation's result is the kernel"},
 		{"DELETE", "/v1/kernels/{name}", change, (*server).deleteKernel, deleteKernelQuery{}, ok(api.Result{}), "delete a kernel, named exactly, that nothing uses"},
 
+		{"POST", "/v1/system/firecracker", change, (*server).fetchFirecracker, api.FetchFirecracker{}, accepted(api.Operation{}), "fetch a release of Firecracker; the operation's result says where it lies"},
+
 		{"GET", "/v1/operations", look, (*server).listOperations, nil, ok([]api.Operation{}), "list operations"},
 		{"POST", "/v1/operations/prune", change, (*server).pruneOperations, nil, ok([]api.Operation{}), "forget finished operations"},
 		{"GET", "/v1/operations/{id}", look, (*server).showOperation, nil, ok(api.Operation{}), "show an operation"},

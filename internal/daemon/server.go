@@ -32,6 +32,7 @@ type services struct {
 	vms        vmService
 	images     imageService
 	kernels    kernelService
+	system     systemService
 	operations operationService
 	events     eventService
 	// doctor checks the host for a client of the build, which may be empty.

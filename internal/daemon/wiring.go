@@ -13,6 +13,7 @@ import (
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/debian"
+	"github.com/bangervm/banger/internal/fetch"
 	"github.com/bangervm/banger/internal/guestbin"
 	"github.com/bangervm/banger/internal/host"
 	"github.com/bangervm/banger/internal/image"
@@ -25,6 +26,7 @@ import (
 	"github.com/bangervm/banger/internal/vm"
 	"github.com/bangervm/banger/internal/vmm"
 	"github.com/bangervm/banger/internal/vmm/firecracker"
+	"github.com/bangervm/banger/internal/vmm/firecracker/release"
 	"github.com/bangervm/banger/internal/vmm/qemu"
 )
 
@@ -78,6 +80,12 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 	fc := firecracker.New(firecracker.Options{
 		Binary: o.Config.FirecrackerBin, Fetched: o.Layout.Firecracker(), Self: ownProgram(),
 	}, o.Log)
+	releases := release.New(o.Layout, ops, release.Options{
+		URL: o.Config.FirecrackerURL, Digest: o.Config.FirecrackerDigest, Client: fetch.New(fetch.Options{Agent: "banger/" + o.Info.Version}),
+		Check: func(ctx context.Context, program string) (vmm.Version, error) {
+			return firecracker.New(firecracker.Options{Binary: program}, o.Log).Check(ctx)
+		},
+	})
 	emulator := qemu.New(qemu.Options{Binary: o.Config.QEMUBin}, o.Log)
 	choice := newChooser(kernelCarries,
 		candidate{fc, proberOf(fc, o.Layout, world, o.Log)},
@@ -136,7 +144,7 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 		},
 	}
 	return services{
-		vms: httpVMs{vms}, images: images, kernels: kernels, operations: httpOperations{ops}, events: events, doctor: check.run,
+		vms: httpVMs{vms}, images: images, kernels: kernels, system: releases, operations: httpOperations{ops}, events: events, doctor: check.run,
 	}, made.close, nil
 }
 

@@ -16,7 +16,7 @@ import (
 // programName is what is looked for in PATH.
 const programName = "firecracker"
 
-const fetchHint = "banger doctor"
+const fetchHint = "banger system fetch-firecracker"
 
 // Options of the driver.
 type Options struct {

@@ -142,9 +142,9 @@ func TestStartFails(t *testing.T) {
 		text   string
 		hint   string
 	}{
-		"too old":        {func(s *stub) { s.Version = "1.11.0" }, api.KindUnsupported, "1.11.0 is older than 1.12", "doctor"},
-		"known bad":      {func(s *stub) { s.Version = "1.16.1" }, api.KindUnsupported, "after a pause", "doctor"},
-		"no version":     {func(s *stub) { s.API = "newest" }, api.KindUnsupported, `calls its version "newest"`, "doctor"},
+		"too old":        {func(s *stub) { s.Version = "1.11.0" }, api.KindUnsupported, "1.11.0 is older than 1.12", "fetch-firecracker"},
+		"known bad":      {func(s *stub) { s.Version = "1.16.1" }, api.KindUnsupported, "after a pause", "fetch-firecracker"},
+		"no version":     {func(s *stub) { s.API = "newest" }, api.KindUnsupported, `calls its version "newest"`, "fetch-firecracker"},
 		"crashes":        {func(s *stub) { s.Says, s.Dies = "it is all wrong", 1 }, api.KindUnavailable, "exit status 1: it is all wrong", "doctor"},
 		"panics":         {func(s *stub) { s.Cries, s.Dies = "thread 'main' panicked\n", 101 }, api.KindUnavailable, "panicked", "doctor"},
 		"silent":         {func(s *stub) { s.Dies = 0 }, api.KindUnavailable, "it ended: exit status 0", "doctor"},
