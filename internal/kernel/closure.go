@@ -11,6 +11,10 @@ import (
 // graph says which modules each module needs, by name.
 type graph map[string][]string
 
+// maxSteps bounds the way through what one module needs: it is gone for each of
+// them, and a package says what it likes.
+const maxSteps = 4096
+
 // closure lists the wanted modules and everything they need, each after what it
 // needs: the order to load them. A module the kernel has built in is skipped;
 // one that is nowhere is an error that names all such.
@@ -27,7 +31,10 @@ func (g graph) closure(wanted []string, builtin map[string]bool) ([]string, erro
 	}
 	for _, root := range wanted {
 		stack := []frame{{name: moduleName(root)}}
-		for len(stack) > 0 {
+		for steps := 0; len(stack) > 0; steps++ {
+			if steps > maxSteps {
+				return nil, fmt.Errorf("kernel has a module %.64s that needs too many others", root)
+			}
 			top := &stack[len(stack)-1]
 			deps, known := g[top.name]
 			if state[top.name] == 0 {

@@ -409,9 +409,45 @@ func TestImportBoundsThePackage(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	for _, name := range []string{"modules.dep", "modules.builtin", "modules.builtin.modinfo"} {
+		h := &tar.Header{Name: "x", Typeflag: tar.TypeReg, Size: maxList + 1}
+		if err := set.add(h, "6.1/"+name, zeroReader{}, tar.NewWriter(io.Discard)); err == nil || !strings.Contains(err.Error(), "8388609 bytes") {
+			t.Error(err)
+		}
+	}
 	u := unpacker{source: map[string]string{}}
 	if err := u.read(&endless{}, nil); api.KindOf(err) != api.KindInvalid || !strings.Contains(err.Error(), "more than 100000 members") {
 		t.Error(err)
+	}
+}
+
+// Modules that all need each other cost neither hours nor the memory of the host.
+func TestModulesThatNeedTooMany(t *testing.T) {
+	t.Parallel()
+	const n = 2_500
+	set := moduleSet{release: "6.1", byName: map[string]int{}}
+	add := func(name string, depends ...string) {
+		set.byName[name] = len(set.list)
+		set.list = append(set.list, module{path: "kernel/" + name + ".ko", info: modinfo{name: name, depends: depends}})
+	}
+	for i := range n {
+		add(fmt.Sprint("m", i), fmt.Sprint("m", i+1))
+	}
+	add(fmt.Sprint("m", n))
+	add("again", slices.Repeat([]string{"m0"}, n)...)
+	for _, name := range []string{"m0", "again"} {
+		if _, err := set.graph().closure([]string{name}, nil); err == nil || !strings.Contains(err.Error(), "needs too many") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if order, err := set.graph().closure([]string{fmt.Sprint("m", n-1000)}, nil); err != nil || len(order) != 1001 {
+		t.Errorf("%d, %v", len(order), err)
+	}
+	for i := range set.list {
+		set.list[i].path = strings.Repeat("long/", 20) + set.list[i].path
+	}
+	if err := set.writeIndexes(tar.NewWriter(io.Discard)); api.KindOf(err) != api.KindInvalid || !strings.Contains(err.Error(), "more than 67108864 bytes") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/ext4"
 )
 
@@ -14,6 +15,9 @@ type indexes struct {
 	dep, alias, softdep, devname           strings.Builder
 	depBin, aliasBin, builtin, builtinBins trie
 }
+
+// maxIndex bounds modules.dep, in bytes.
+const maxIndex = 64 << 20
 
 // writeIndexes adds the indexes to the tree.
 func (s *moduleSet) writeIndexes(tw *tar.Writer) error {
@@ -25,6 +29,9 @@ func (s *moduleSet) writeIndexes(tw *tar.Writer) error {
 	for i, m := range s.list {
 		line := m.path + ":" + s.needs(g, m)
 		x.dep.WriteString(line + "\n")
+		if x.dep.Len() > maxIndex {
+			return api.Errorf(api.KindInvalid, "its modules need too many others: modules.dep would have more than %d bytes", maxIndex)
+		}
 		x.depBin.insert(m.info.name, line, i)
 		x.add(m.info, i)
 	}
@@ -64,7 +71,7 @@ func (s *moduleSet) writeIndexes(tw *tar.Writer) error {
 func (s *moduleSet) needs(g graph, m module) string {
 	order, err := g.closure([]string{m.info.name}, s.builtin)
 	if err != nil {
-		return "" // what it needs is nowhere: it cannot be loaded, the others can
+		return "" // what it needs is nowhere, or too much: it cannot be loaded, the others can
 	}
 	var b strings.Builder
 	for i := len(order) - 2; i >= 0; i-- {

@@ -25,12 +25,14 @@ import (
 
 // maxModule bounds one module, in bytes, uncompressed: it is the only thing
 // that is held in memory whole, one at a time. maxModules bounds all of them on
-// the disk, maxWords what they say of themselves, which is kept in memory, and
-// maxStored one file that is no module.
+// the disk, maxWords what they say of themselves, which is kept in memory, maxList
+// a list of modules that came with them, ten times Ubuntu's, and maxStored one
+// file that is no module.
 const (
 	maxModule  = 64 << 20
 	maxModules = 8 << 30
-	maxWords   = 128 << 20
+	maxWords   = 32 << 20
+	maxList    = 8 << 20
 	maxStored  = 256 << 20
 )
 
@@ -132,9 +134,15 @@ func (s *moduleSet) content(vmlinux string) string {
 
 // addFile takes a regular file.
 func (s *moduleSet) addFile(h *tar.Header, name, below string, r io.Reader, tw *tar.Writer) error {
+	switch below {
+	case "modules.dep", "modules.builtin", "modules.builtin.modinfo": // read into memory
+		if h.Size > maxList {
+			return fmt.Errorf("member %.80q has %d bytes, more than %d", name, h.Size, maxList)
+		}
+	}
 	if below == "modules.dep" {
 		var err error
-		s.extra, _, err = parseDep(io.LimitReader(r, maxModule))
+		s.extra, _, err = parseDep(r)
 		return err
 	}
 	if slices.Contains(ours[:], below) {
@@ -151,7 +159,7 @@ func (s *moduleSet) addFile(h *tar.Header, name, below string, r io.Reader, tw *
 		return err
 	}
 	var keep bytes.Buffer
-	if _, err := io.Copy(io.MultiWriter(tw, &capped{w: &keep, left: maxModule}), r); err != nil {
+	if _, err := io.Copy(io.MultiWriter(tw, &keep), r); err != nil {
 		return err
 	}
 	if below == "modules.builtin.modinfo" {
