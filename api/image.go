@@ -23,6 +23,8 @@ type Image struct {
 	// Source records what the image was made from: versions and digests.
 	Source  map[string]string `json:"source,omitempty"`
 	Changed bool              `json:"changed"`
+	// Error says what is wrong with its files; null when nothing is.
+	Error *Error `json:"error"`
 	// PreviousDigest is what the name stood for until this pull moved it.
 	PreviousDigest string `json:"previous_digest,omitempty"`
 }
@@ -85,6 +87,43 @@ type PullImage struct {
 	// Force makes it anew though it is there.
 	Force    bool   `json:"force,omitempty"`
 	Platform string `json:"platform,omitempty"` // os/arch; empty is this host's
+}
+
+// ImportImage asks for an image from a file or folder of the daemon's host: an
+// archive of docker save, an OCI layout as folder or tar, a root file system's tar.
+type ImportImage struct {
+	Path string `json:"path"` // absolute
+	Name string `json:"name"`
+	// Reference is which image of the archive is meant, where it holds several.
+	Reference string `json:"reference,omitempty"`
+	Kernel    string `json:"kernel,omitempty"`    // that it boots; else the default
+	WorkSeed  string `json:"work_seed,omitempty"` // folder or archive that new homes are filled from; absolute
+	Replace   bool   `json:"replace,omitempty"`   // the name may pass from another image
+}
+
+// RegisterImage asks for an image of a file that stays the user's own.
+type RegisterImage struct {
+	Root     string `json:"root"` // an ext4 file system; absolute
+	Name     string `json:"name"`
+	Kernel   string `json:"kernel,omitempty"`
+	Initrd   string `json:"initrd,omitempty"` // not supported, and said so
+	WorkSeed string `json:"work_seed,omitempty"`
+	Replace  bool   `json:"replace,omitempty"`
+}
+
+// PruneImages asks for the removal of images and downloads that nothing uses.
+type PruneImages struct {
+	// All takes images that have a name too; else only those that lost theirs.
+	All    bool `json:"all,omitempty"`
+	DryRun bool `json:"dry_run,omitempty"`
+}
+
+// PrunedImages says what went, or would go.
+type PrunedImages struct {
+	Images     []Image `json:"images"`
+	Blobs      int     `json:"blobs"` // of the download cache
+	FreedBytes int64   `json:"freed_bytes"`
+	DryRun     bool    `json:"dry_run"`
 }
 
 // Pull asks for a kernel by name.

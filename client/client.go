@@ -107,9 +107,10 @@ func route(parts ...string) string {
 	return path
 }
 
+// request makes a request whose body is JSON of body, or what a Reader gives.
 func (c *Client) request(ctx context.Context, method, path string, query url.Values, body any) (*http.Request, error) {
-	var r io.Reader
-	if body != nil {
+	r, stream := body.(io.Reader)
+	if body != nil && !stream {
 		b, err := json.Marshal(body)
 		if err != nil {
 			return nil, api.Errorf(api.KindInternal, "cannot encode request: %w", err)
@@ -124,7 +125,10 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 	if err != nil {
 		return nil, api.Errorf(api.KindInvalid, "cannot make request: %w", err)
 	}
-	if body != nil {
+	switch {
+	case stream:
+		req.Header.Set("Content-Type", "application/octet-stream")
+	case body != nil:
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if c.opts.Build != "" {

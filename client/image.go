@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"io"
 	"net/http"
+	"net/url"
 
 	"github.com/bangervm/banger/api"
 )
@@ -30,5 +32,51 @@ func (c *Client) PullImage(ctx context.Context, req api.PullImage) (api.Operatio
 func (c *Client) ImageCatalog(ctx context.Context) ([]api.CatalogEntry, error) {
 	var out []api.CatalogEntry
 	err := c.call(ctx, http.MethodGet, route("images", "catalog"), nil, nil, &out)
+	return out, err
+}
+
+// ImportImage begins making an image from a file or folder of the daemon's host;
+// the operation's result is the api.Image.
+func (c *Client) ImportImage(ctx context.Context, req api.ImportImage) (api.Operation, error) {
+	return c.begin(ctx, http.MethodPost, route("images", "import"), nil, req)
+}
+
+// ImportImageStream sends an archive and begins making an image from it; req.Path
+// is ignored.
+func (c *Client) ImportImageStream(ctx context.Context, req api.ImportImage, archive io.Reader) (api.Operation, error) {
+	q := url.Values{}
+	for key, value := range map[string]string{"name": req.Name, "reference": req.Reference, "kernel": req.Kernel, "work_seed": req.WorkSeed} {
+		if value != "" {
+			q.Set(key, value)
+		}
+	}
+	if req.Replace {
+		q.Set("replace", "true")
+	}
+	return c.begin(ctx, http.MethodPost, route("images", "import-stream"), q, archive)
+}
+
+// RegisterImage begins making an image of a file that stays the user's own.
+func (c *Client) RegisterImage(ctx context.Context, req api.RegisterImage) (api.Operation, error) {
+	return c.begin(ctx, http.MethodPost, route("images", "register"), nil, req)
+}
+
+// PromoteImage begins copying a registered image under banger's management.
+func (c *Client) PromoteImage(ctx context.Context, name string) (api.Operation, error) {
+	return c.begin(ctx, http.MethodPost, route("images", name, "promote"), nil, nil)
+}
+
+// DeleteImage deletes a name of an image, or all of an id, and the image with its
+// last.
+func (c *Client) DeleteImage(ctx context.Context, ref string) (api.Result, error) {
+	var out api.Result
+	err := c.call(ctx, http.MethodDelete, route("images", ref), nil, nil, &out)
+	return out, err
+}
+
+// PruneImages deletes images and downloads that nothing uses.
+func (c *Client) PruneImages(ctx context.Context, req api.PruneImages) (api.PrunedImages, error) {
+	var out api.PrunedImages
+	err := c.call(ctx, http.MethodPost, route("images", "prune"), nil, req, &out)
 	return out, err
 }

@@ -10,14 +10,16 @@ import (
 
 func (a *app) image() *cobra.Command {
 	return parent(&cobra.Command{Use: "image", Short: "Images that machines are made from", Example: "  banger image list\n  banger image catalog\n  banger image pull debian-bookworm"},
-		a.imageList(), a.imageShow(), a.imagePull(), a.imageCatalog())
+		a.imageList(), a.imageShow(), a.imagePull(), a.imageImport(), a.imageRegister(), a.imagePromote(), a.imageDelete(), a.imagePrune(), a.imageCatalog())
 }
 
 func imageNames(ctx context.Context, c *client.Client) ([]string, error) {
 	images, err := c.Images(ctx)
 	var names []string
 	for _, im := range images {
-		names = append(names, im.Name)
+		if im.Name != "" {
+			names = append(names, im.Name)
+		}
 	}
 	return names, err
 }

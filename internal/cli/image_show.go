@@ -22,8 +22,11 @@ func (a *app) imageShow() *cobra.Command {
 			return err
 		}
 		return showAll(a, args, func(ref string) (api.Image, error) { return c.Image(ctx, ref) }, func(im api.Image) error {
+			if im.Error != nil {
+				a.ui.Note("%s", ui.Clean(im.Error.Message))
+			}
 			return a.ui.Fields([][2]string{
-				{"name", im.Name}, {"digest", im.Digest}, {"kind", im.Kind}, {"reference", im.Reference}, {"kernel", im.Kernel},
+				{"name", im.Name}, {"id", im.ID}, {"names", strings.Join(im.Names, ", ")}, {"digest", im.Digest}, {"kind", im.Kind}, {"reference", im.Reference}, {"reference digest", im.ReferenceDigest}, {"kernel", im.Kernel},
 				{"size", ui.Bytes(im.SizeBytes)}, {"created", im.CreatedAt.Local().Format("2006-01-02 15:04:05")},
 				{"used by", strings.Join(im.UsedBy, ", ")}, {"env", strings.Join(im.Config.Env, " ")}, {"workdir", im.Config.Workdir},
 				{"user", im.Config.User}, {"entrypoint", strings.Join(im.Config.Entrypoint, " ")}, {"cmd", strings.Join(im.Config.Cmd, " ")},

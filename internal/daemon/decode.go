@@ -22,7 +22,7 @@ func decodeBody[T any](w http.ResponseWriter, r *http.Request) (T, error) {
 	var v T
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(bodyTime)) // a reader without deadlines has none to miss
-	data, err := io.ReadAll(r.Body)
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		return v, bodyError(err)
 	}

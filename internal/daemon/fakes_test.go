@@ -106,6 +106,25 @@ func (fakeImages) Show(_ context.Context, name string) (api.Image, error) {
 func (fakeImages) Pull(_ context.Context, req api.PullImage) (api.Operation, error) {
 	return api.Operation{ID: "op2", Target: req.Name}, nil
 }
+func (fakeImages) Import(_ context.Context, req api.ImportImage) (api.Operation, error) {
+	return api.Operation{ID: "op4", Target: req.Name}, nil
+}
+func (fakeImages) ImportStream(_ context.Context, req api.ImportImage, body io.Reader) (api.Operation, error) {
+	n, err := io.Copy(io.Discard, body)
+	return api.Operation{ID: "op5", Target: req.Name, Progress: api.Progress{Done: n}}, err
+}
+func (fakeImages) Register(_ context.Context, req api.RegisterImage) (api.Operation, error) {
+	return api.Operation{ID: "op6", Target: req.Name}, nil
+}
+func (fakeImages) Promote(_ context.Context, ref string) (api.Operation, error) {
+	return api.Operation{ID: "op7", Target: ref}, nil
+}
+func (fakeImages) Delete(_ context.Context, ref string) (api.Result, error) {
+	return api.Result{Ref: ref, OK: true, Changed: true}, nil
+}
+func (fakeImages) Prune(_ context.Context, req api.PruneImages) (api.PrunedImages, error) {
+	return api.PrunedImages{DryRun: req.DryRun}, nil
+}
 func (fakeImages) Catalog(context.Context) ([]api.CatalogEntry, error) { return nil, nil }
 
 type fakeSystem struct{}

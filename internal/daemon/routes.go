@@ -63,6 +63,12 @@ func routes() []route {
 		{"GET", "/v1/images/catalog", look, (*server).imageCatalog, nil, ok([]api.CatalogEntry{}), "list images that can be pulled by name"},
 		{"GET", "/v1/images/{name}", look, (*server).showImage, nil, ok(api.Image{}), "show an image"},
 		{"POST", "/v1/images/pull", change, (*server).pullImage, api.PullImage{}, accepted(api.Operation{}), "pull an image; the operation's result is the image"},
+		{"POST", "/v1/images/import", change, (*server).importImage, api.ImportImage{}, accepted(api.Operation{}), "make an image from a file or folder of this host; the operation's result is the image"},
+		{"POST", "/v1/images/import-stream", change, (*server).importStream, importQuery{}, accepted(api.Operation{}), "make an image from the archive that is the body; the operation's result is the image"},
+		{"POST", "/v1/images/register", change, (*server).registerImage, api.RegisterImage{}, accepted(api.Operation{}), "make an image of a file that stays the user's own; the operation's result is the image"},
+		{"POST", "/v1/images/prune", change, (*server).pruneImages, api.PruneImages{}, ok(api.PrunedImages{}), "delete images and downloads that nothing uses"},
+		{"POST", "/v1/images/{name}/promote", change, (*server).promoteImage, nil, accepted(api.Operation{}), "copy a registered image under our management; the operation's result is the image"},
+		{"DELETE", "/v1/images/{name}", change, (*server).deleteImage, nil, ok(api.Result{}), "delete a name of an image, named exactly, and the image with its last"},
 
 		{"GET", "/v1/kernels", look, (*server).listKernels, nil, ok([]api.Kernel{}), "list local kernels"},
 		{"GET", "/v1/kernels/catalog", look, (*server).kernelCatalog, nil, ok([]api.CatalogEntry{}), "list kernels that can be pulled by name"},

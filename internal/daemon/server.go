@@ -94,7 +94,6 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	defer s.recoverPanic(w, r)
 	w.Header().Set(version.HeaderBuild, s.info.Build)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 
 	if escaped := r.URL.EscapedPath(); path.Clean(escaped) != escaped {
 		s.notFound(w, r)

@@ -28,7 +28,8 @@ type Manifest struct {
 	SizeBytes int64             `json:"size_bytes"`
 	Config    api.ImageConfig   `json:"config"`
 	Source    map[string]string `json:"source"`
-	Packages  []string          `json:"packages"` // name=version
+	Packages  []string          `json:"packages"`        // name=version
+	Blobs     []string          `json:"blobs,omitempty"` // digests of what it was flattened from
 }
 
 // manifestVersion is the generation of Manifest.
@@ -87,7 +88,7 @@ func Build(ctx context.Context, dir layout.ImageDir, recipe Recipe, opt BuildOpt
 	if v, ok := rw.packages["base-files"]; ok {
 		m.Source["base-files"] = v
 	}
-	if m.Digest, m.SizeBytes, err = digest(ctx, dir.RootFS()); err != nil {
+	if m.Digest, m.SizeBytes, err = digestFile(ctx, dir.RootFS(), nil); err != nil {
 		return Manifest{}, err
 	}
 	if err := pull.WriteManifest(dir.Manifest(), m); err != nil {
@@ -96,8 +97,9 @@ func Build(ctx context.Context, dir layout.ImageDir, recipe Recipe, opt BuildOpt
 	return m, nil
 }
 
-// digest reads a file and gives its digest and size.
-func digest(ctx context.Context, path string) (string, int64, error) {
+// digestFile reads a file and gives its digest and size; report, which may be
+// nil, is told how many bytes are read.
+func digestFile(ctx context.Context, path string, report func(done int64)) (string, int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", 0, err
@@ -116,8 +118,17 @@ func digest(ctx context.Context, path string) (string, int64, error) {
 		if err != nil {
 			return "", 0, err
 		}
+		if report != nil {
+			report(size)
+		}
 	}
-	return "", 0, api.Errorf(api.KindCancelled, "cannot build image: %w", context.Cause(ctx))
+	return "", 0, api.Errorf(api.KindCancelled, "cannot read %s: %w", path, context.Cause(ctx))
+}
+
+// digestText gives the digest of a text.
+func digestText(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 // ReadManifest reads the manifest in an image's folder. A missing one is an

@@ -38,6 +38,8 @@ type Options struct {
 	Catalog func(ctx context.Context) ([]Entry, error)
 	// Sources make images from more kinds of origin than recipes.
 	Sources map[string]Source
+	// Blobs is the cache that Prune empties; nil when there is none.
+	Blobs Blobs
 	// Parse gives the full form of a registry's reference; short allows Docker's
 	// short names. Nil means that there are no registries.
 	Parse func(ref string, short bool) (full string, err error)
@@ -48,6 +50,7 @@ type Options struct {
 type Manager struct {
 	layout  layout.Layout
 	store   Store
+	ops     *operation.Registry
 	log     *slog.Logger
 	opt     Options
 	sources map[string]Source
@@ -69,12 +72,16 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 	if opt.Catalog == nil {
 		opt.Catalog = func(context.Context) ([]Entry, error) { return Embedded(), nil }
 	}
-	m := &Manager{layout: l, store: s, log: log, opt: opt, sources: map[string]Source{FromDebian: recipes{opt, map[string]Recipe{DefaultName: bookworm()}}}}
+	m := &Manager{layout: l, store: s, ops: ops, log: log, opt: opt}
+	m.sources = map[string]Source{
+		FromDebian: recipes{opt, map[string]Recipe{DefaultName: bookworm()}},
+		fromFile:   own{m}, fromImage: promotions{m},
+	}
 	for kind, source := range opt.Sources {
 		m.sources[kind] = source
 	}
 	m.pulls = pull.New(pull.Noun[store.Image, api.Image]{
-		Name: "image", Kinds: []string{kindPull},
+		Name: "image", Kinds: []string{kindPull, kindImport, kindRegister, kindPromote},
 		Catalog: m.entries, Known: m.known, Alias: m.alias, Plan: m.plan, Check: m.check, Mend: mend, View: m.view,
 		Dir:       func(id string) string { return l.Image(id).Dir },
 		ID:        func(i store.Image) string { return i.ID },
@@ -87,7 +94,12 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 }
 
 // The kinds of operation.
-const kindPull = "image.pull"
+const (
+	kindPull     = "image.pull"
+	kindImport   = "image.import"
+	kindRegister = "image.register"
+	kindPromote  = "image.promote"
+)
 
 // Recover tidies up after a daemon that died: half-made and half-deleted images.
 // It is called at start, before anything is pulled or created.
@@ -246,6 +258,9 @@ func checkName(name string) error {
 	ok := len(name) >= 1 && len(name) <= 63 && name[0] != '-' && name[len(name)-1] != '-'
 	for _, c := range name {
 		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
+	}
+	if name == "catalog" {
+		return api.Errorf(api.KindInvalid, "cannot name an image %q: the word means the catalog itself", name)
 	}
 	if !ok {
 		return api.Errorf(api.KindInvalid, "cannot name an image %q: a name is 1 to 63 of a-z, 0-9 and -, with no hyphen at either end", clip(name)).

@@ -102,7 +102,7 @@ func (r *registry) Plan(ctx context.Context, from pull.Source, _ pull.Report) (p
 			if err := os.WriteFile(d.RootFS(), []byte(content), 0o600); err != nil {
 				return store.Image{}, err
 			}
-			m := Manifest{Version: manifestVersion, Digest: digest, SizeBytes: int64(len(content)), Source: map[string]string{}}
+			m := Manifest{Version: manifestVersion, Digest: digest, SizeBytes: int64(len(content)), Source: map[string]string{}, Blobs: []string{digest}}
 			return m.record(KindOCI, time.Now()), pull.WriteManifest(d.Manifest(), m)
 		},
 	}, nil
@@ -623,4 +623,20 @@ func TestADaemonKilledInADeleteLeavesNothing(t *testing.T) {
 	if _, err := os.Stat(stranger); err != nil {
 		t.Error(err)
 	}
+}
+
+// archives makes images of files whose content is the image's.
+type archives struct{ r *registry }
+
+func (a archives) Plan(ctx context.Context, from pull.Source, report pull.Report) (pull.Plan[store.Image], error) {
+	b, err := os.ReadFile(from.Ref)
+	if err != nil {
+		return pull.Plan[store.Image]{}, err
+	}
+	a.r.tag(from.Ref, string(b))
+	plan, err := a.r.Plan(ctx, from, report)
+	if spool := from.With[withSpool]; spool != "" {
+		plan.Close = func() { _ = os.Remove(spool) }
+	}
+	return plan, err
 }

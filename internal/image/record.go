@@ -34,6 +34,9 @@ func idOf(digest string) string {
 
 // check looks whether the image's files are whole.
 func (m *Manager) check(i store.Image) (wrong string, err error) {
+	if i.Root != "" {
+		return "", checkOwn(i)
+	}
 	dir := m.layout.Image(i.ID)
 	manifest, err := ReadManifest(dir)
 	if err != nil {
@@ -49,9 +52,37 @@ func (m *Manager) check(i store.Image) (wrong string, err error) {
 	return wrong, nil
 }
 
+// checkOwn looks whether the files of the user's own are as they were.
+func checkOwn(i store.Image) error {
+	for _, f := range i.Files {
+		same, err := unchanged(f)
+		if err != nil {
+			return err
+		}
+		if !same {
+			return api.Errorf(api.KindBadState, "cannot use image %q: %s changed since it was registered; register it again with --replace",
+				first(i.Name, i.ID), f.Path).WithHint("ls -l %s", f.Path)
+		}
+	}
+	return nil
+}
+
+// Root is where an image's root file system lies.
+func (m *Manager) Root(i store.Image) string {
+	return first(i.Root, m.layout.Image(i.ID).RootFS())
+}
+
+// Usable gives the path of an image's root file system once it was looked whether
+// all its files are there and what they were.
+func (m *Manager) Usable(i store.Image) (path string, err error) {
+	return m.Root(i), m.pulls.Whole(i)
+}
+
 // mend is a command that may make an image's files whole again.
 func mend(i store.Image) string {
 	switch {
+	case i.Root != "":
+		return "ls -l " + i.Root
 	case i.Kind != KindDebian && i.Kind != KindOCI || i.Reference == "":
 		return "banger image show " + first(i.Name, i.ID)
 	case i.Name == i.Reference:
@@ -78,6 +109,9 @@ func (m *Manager) view(i store.Image, usedBy []string, changed bool, before *sto
 			Env: list(i.Config.Env), Workdir: i.Config.Workdir, User: i.Config.User,
 			Entrypoint: list(i.Config.Entrypoint), Cmd: list(i.Config.Cmd),
 		},
+	}
+	if err := m.pulls.Whole(i); err != nil {
+		v.Error = api.AsError(err)
 	}
 	if before != nil {
 		v.PreviousDigest = before.Digest

@@ -78,6 +78,10 @@ func (p *Puller[R, V]) Find(ctx context.Context, ref string) (R, error) {
 	return none, api.AsError(err).WithHint("banger %s list", p.noun.Name)
 }
 
+// Whole looks whether the files of a record are there and what they were; its
+// error is for people, and never of kind not-found.
+func (p *Puller[R, V]) Whole(rec R) error { return p.check(rec) }
+
 // check looks whether the files of a record are whole. None of its errors is of
 // kind not-found: the record says that the thing is here.
 func (p *Puller[R, V]) check(rec R) error {

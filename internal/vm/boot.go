@@ -32,7 +32,8 @@ const (
 // is the caller's to correct.
 func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *operation.Op, hk *hook) (_ store.VM, booted bool, err error) {
 	dir := m.d.Layout.VM(rec.ID)
-	if err := m.startable(rec, dir); err != nil {
+	root, err := m.startable(ctx, rec, dir)
+	if err != nil {
 		return rec, false, err
 	}
 	choice, err := m.d.Accel.Choose(ctx, rec.Driver, rec.Accelerator, m.d.Layout.Kernel(rec.KernelID))
@@ -46,7 +47,7 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 	}
 	op.Stage("booting")
 	keeper, err := m.d.Keepers.Launch(ctx, dir, Boot{
-		Spec: m.spec(rec, dir, choice), Driver: choice.Driver, Network: rec.Network, Token: token,
+		Spec: m.spec(rec, dir, root, choice), Driver: choice.Driver, Network: rec.Network, Token: token,
 	})
 	if err != nil {
 		return rec, false, err
@@ -90,27 +91,35 @@ func leaving(ctx context.Context) bool {
 	return ctx.Err() != nil && api.KindOf(context.Cause(ctx)) != api.KindCancelled
 }
 
-// startable checks everything a start needs before any of it is made.
-func (m *Manager) startable(rec store.VM, dir layout.VMDir) error {
+// startable checks everything a start needs before any of it is made, and gives
+// the path of the root file system, which may be a file of the user's own.
+func (m *Manager) startable(ctx context.Context, rec store.VM, dir layout.VMDir) (root string, err error) {
 	tools := []string{toolMakeExt4}
 	if grows(dir.SystemDisk(), rec.SystemOverlayBytes) || grows(dir.WorkDisk(), rec.DiskBytes) {
 		tools = append(tools, toolCheckExt4, toolResizeExt4)
 	}
 	if err := m.prerequisites("start", vmTitle(rec.Name), rec.MemoryBytes, tools...); err != nil {
-		return err
+		return "", err
 	}
 	if err := m.disksWhole("start", rec, dir); err != nil {
-		return err
+		return "", err
 	}
-	for _, f := range []struct{ what, path string }{
-		{"image " + rec.ImageName, m.d.Layout.Image(rec.ImageID).RootFS()},
-		{"kernel " + rec.KernelName, m.d.Layout.Kernel(rec.KernelID).VMLinux()},
-	} {
-		if _, err := os.Stat(f.path); err != nil {
-			return api.Errorf(api.KindUnavailable, "cannot start vm %q: its %s: %w", rec.Name, f.what, err).WithHint("banger doctor")
+	image, err := m.d.Store.Image(ctx, rec.ImageID)
+	if err == nil {
+		root, err = m.d.Images.Usable(image)
+	}
+	if err != nil {
+		e := api.AsError(err)
+		kind := e.Kind
+		if kind == api.KindNotFound { // the VM is there; what it stands on is not
+			kind = api.KindBadState
 		}
+		return "", api.Errorf(kind, "cannot start vm %q: %w", rec.Name, err).WithHint("%s", first(e.Hint, "banger doctor"))
 	}
-	return nil
+	if _, err := os.Stat(m.d.Layout.Kernel(rec.KernelID).VMLinux()); err != nil {
+		return "", api.Errorf(api.KindUnavailable, "cannot start vm %q: its kernel %s: %w", rec.Name, rec.KernelName, err).WithHint("banger doctor")
+	}
+	return root, nil
 }
 
 // grows says that the disk exists and is smaller than it should be.
@@ -176,14 +185,14 @@ func (m *Manager) disk(ctx context.Context, rec store.VM, path string, bytes int
 
 // spec is the machine as the driver starts it. The order of the disks is that
 // of guestConfig.
-func (m *Manager) spec(rec store.VM, dir layout.VMDir, choice Choice) vmm.Spec {
+func (m *Manager) spec(rec store.VM, dir layout.VMDir, root string, choice Choice) vmm.Spec {
 	kernel := m.d.Layout.Kernel(rec.KernelID)
 	s := vmm.Spec{
 		ID: rec.ID, Name: rec.Name, VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes,
 		Accelerator: choice.Accelerator, Transport: choice.Transport,
 		Kernel: kernel.VMLinux(), Initrd: dir.Initrd(), RunDir: dir.Run, LogFile: dir.VMMLog(),
 		Disks: []vmm.Disk{
-			{Path: m.d.Layout.Image(rec.ImageID).RootFS(), Serial: guestapi.RoleRoot, ReadOnly: true},
+			{Path: root, Serial: guestapi.RoleRoot, ReadOnly: true},
 			{Path: dir.SystemDisk(), Serial: guestapi.RoleSystem},
 			{Path: dir.WorkDisk(), Serial: guestapi.RoleWork},
 			{Path: kernel.Modules(), Serial: guestapi.RoleModules, ReadOnly: true},

@@ -125,6 +125,9 @@ type Images interface {
 	// KernelAhead is the kernel that an image will want which is not here but can
 	// be pulled; empty for every other.
 	KernelAhead(ctx context.Context, reference string) string
+	// Usable gives the path of an image's root file system, once it was looked
+	// whether its files are there and what they were.
+	Usable(image store.Image) (root string, err error)
 }
 
 // Kernels is the same for kernels. An empty name means the default kernel.

@@ -56,7 +56,7 @@ func newWorld(t *testing.T) *world {
 	w.host = &fakeHost{f: w.f, procs: map[int]uint64{}, mem: 64 << 30, free: 64 << 30}
 	w.ks = &fakeKeepers{f: w.f, host: w.host, all: map[string]*fakeKeeper{}, t: t}
 	w.host.ks = w.ks.killPID
-	w.im = &fakeImages{f: w.f}
+	w.im = &fakeImages{f: w.f, root: l.Image("img1").RootFS()}
 	for _, p := range []string{l.Image("img1").RootFS(), l.Kernel("k1").VMLinux(), l.Kernel("k1").Modules()} {
 		if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
 			t.Fatal(err)
@@ -286,14 +286,23 @@ func (s faultyStore) DeleteVM(ctx context.Context, id string) error {
 }
 
 type fakeImages struct {
-	f  *faults
-	in sync.WaitGroup // when armed: all callers must be in before one goes on
-	on bool
+	f    *faults
+	root string         // its root file system
+	in   sync.WaitGroup // when armed: all callers must be in before one goes on
+	on   bool
 	// ahead is the kernel of an image that is not here, known from a catalog.
 	ahead string
 }
 
 func (i *fakeImages) KernelAhead(context.Context, string) string { return i.ahead }
+
+func (i *fakeImages) Usable(image store.Image) (string, error) {
+	_, err := os.Stat(i.root)
+	if err != nil {
+		err = api.Errorf(api.KindBadState, "cannot use image %q: its files are gone: %w", image.Name, err)
+	}
+	return i.root, err
+}
 
 func (*fakeImages) image() store.Image {
 	return store.Image{ID: "img1", Name: "debian-bookworm", Digest: "sha256:1", Kernel: "k", CreatedAt: time.Now(),

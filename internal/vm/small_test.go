@@ -148,7 +148,7 @@ func TestGuestConfig(t *testing.T) {
 	if d := cmp.Diff([]string{"PATH=/image/bin:/usr/bin:/bin", "IMG=1", "IMG=2"}, c.Env); d != "" {
 		t.Error(d)
 	}
-	spec := w.m.spec(rec, w.l.VM("id"), Choice{Accelerator: "tcg", Transport: "vsock"})
+	spec := w.m.spec(rec, w.l.VM("id"), w.im.root, Choice{Accelerator: "tcg", Transport: "vsock"})
 	for i, d := range c.Disks {
 		if spec.Disks[i].Serial != d.Serial || d.Index != i {
 			t.Errorf("disk %d: %+v %+v", i, spec.Disks[i], d)

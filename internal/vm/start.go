@@ -17,7 +17,7 @@ func (m *Manager) Start(ctx context.Context, ref string) (api.Operation, error) 
 	if m.status(rec) == api.StatusStopped {
 		// At the door already, so that the caller need not look into an
 		// operation for what is missing here.
-		if err := m.startable(rec, m.d.Layout.VM(rec.ID)); err != nil {
+		if _, err := m.startable(ctx, rec, m.d.Layout.VM(rec.ID)); err != nil {
 			return api.Operation{}, err
 		}
 	}

@@ -1,0 +1,89 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/client"
+	"github.com/bangervm/banger/internal/cli/ui"
+)
+
+func (a *app) imageImport() *cobra.Command {
+	var w waiting
+	var req api.ImportImage
+	cmd := &cobra.Command{
+		Use: "import FILE|-|DIR --name NAME [flags]", Short: "Make an image from a file",
+		Long: "Make an image from an archive of docker save, an OCI layout (a folder or a tar of it), or the tar of a root file\n" +
+			"system, plain or compressed; - reads it from stdin.",
+		Example: "  docker save app | banger image import - --name app\n  banger image import ./layout --name app\n  banger image import rootfs.tar.zst --name mine --kernel debian-bookworm-cloud",
+		Args:    argCount(1, 1),
+	}
+	f := cmd.Flags()
+	f.StringVar(&req.Name, "name", "", "the name it gets here (needed)")
+	f.StringVar(&req.Reference, "reference", "", "which image is meant, where the archive holds several")
+	f.StringVar(&req.Kernel, "kernel", "", "the kernel it boots; else the default")
+	f.StringVar(&req.WorkSeed, "work-seed", "", "folder or tar that new homes are filled from; else the image's /root")
+	f.BoolVar(&req.Replace, "replace", false, "let the name pass from another image to this one")
+	w.flags(cmd, true)
+	a.outputFlags(cmd, true)
+	return a.leaf(cmd, func(ctx context.Context, args []string) error {
+		if err := needName(req.Name, "import"); err != nil {
+			return err
+		}
+		var err error
+		if req.WorkSeed, err = absolute(req.WorkSeed); err != nil {
+			return err
+		}
+		if args[0] == "-" {
+			if isTerminal(a.env.Stdin) {
+				return api.Errorf(api.KindInvalid, "cannot import an image from a terminal: - reads an archive from stdin").
+					WithHint("banger image import --help")
+			}
+			return made(a, ctx, "stdin", w, func(ctx context.Context, c *client.Client) (api.Operation, error) {
+				return c.ImportImageStream(ctx, req, io.MultiReader(a.env.Stdin))
+			}, a.tellImage)
+		}
+		if req.Path, err = absolute(args[0]); err != nil {
+			return err
+		}
+		return made(a, ctx, args[0], w, func(ctx context.Context, c *client.Client) (api.Operation, error) {
+			return c.ImportImage(ctx, req)
+		}, a.tellImage)
+	})
+}
+
+// needName says that a name must be given.
+func needName(name, verb string) error {
+	if name != "" {
+		return nil
+	}
+	return api.Errorf(api.KindInvalid, "cannot %s an image without a name: give --name NAME", verb).WithHint("banger image %s --help", verb)
+}
+
+// absolute is a path as the daemon, which runs in another folder, understands it;
+// empty stays empty.
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", api.Errorf(api.KindInvalid, "cannot use path %s: %w", ui.Clean(path), err)
+	}
+	if _, err := os.Stat(abs); err != nil {
+		kind := api.KindInvalid
+		switch {
+		case os.IsNotExist(err):
+			kind = api.KindNotFound
+		case os.IsPermission(err):
+			kind = api.KindDenied
+		}
+		return "", api.Errorf(kind, "cannot use %s: %w", ui.Clean(path), err)
+	}
+	return abs, nil
+}

@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/client"
+)
+
+func (a *app) imageRegister() *cobra.Command {
+	var w waiting
+	var req api.RegisterImage
+	cmd := &cobra.Command{
+		Use: "register FILE --name NAME [flags]", Short: "Use a root file system of your own, where it is",
+		Long: "Make an image of an ext4 root file system of your own. The file stays where it is and yours: it is read, never\n" +
+			"changed, never deleted, and machines made from it are refused a start once it changed or is gone. To have banger keep\n" +
+			"a copy, promote the image.",
+		Example: "  banger image register ~/images/root.ext4 --name mine\n  banger image register root.ext4 --name mine --kernel debian-bookworm-cloud --work-seed ~/dotfiles",
+		Args:    argCount(1, 1),
+	}
+	f := cmd.Flags()
+	f.StringVar(&req.Name, "name", "", "the name it gets here (needed)")
+	f.StringVar(&req.Kernel, "kernel", "", "the kernel it boots; else the default")
+	f.StringVar(&req.Initrd, "initrd", "", "an initrd of your own: not supported, and said so")
+	f.StringVar(&req.WorkSeed, "work-seed", "", "folder or tar that new homes are filled from; else the image's /root")
+	f.BoolVar(&req.Replace, "replace", false, "let the name pass from another image to this one")
+	w.flags(cmd, true)
+	a.outputFlags(cmd, true)
+	return a.leaf(cmd, func(ctx context.Context, args []string) error {
+		if err := needName(req.Name, "register"); err != nil {
+			return err
+		}
+		var err error
+		if req.Root, err = absolute(args[0]); err != nil {
+			return err
+		}
+		if req.WorkSeed, err = absolute(req.WorkSeed); err != nil {
+			return err
+		}
+		return made(a, ctx, args[0], w, func(ctx context.Context, c *client.Client) (api.Operation, error) {
+			return c.RegisterImage(ctx, req)
+		}, a.tellImage)
+	})
+}

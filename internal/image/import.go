@@ -1,0 +1,93 @@
+package image
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/pull"
+)
+
+// FromArchive is the kind of a pull.Source that is a file or folder: an archive of
+// docker save, an OCI layout as folder or tar, a root file system's tar.
+const FromArchive = "archive"
+
+// Keys of pull.Source.With.
+const (
+	WithReference = "reference" // which image of an archive
+	withSeed      = "work_seed" // folder or archive that new homes are filled from
+	withSpool     = "spool"     // the archive is ours, and goes at the end
+)
+
+// Import begins making an image from a file or folder.
+func (m *Manager) Import(ctx context.Context, req api.ImportImage) (api.Operation, error) {
+	if !filepath.IsAbs(req.Path) {
+		return api.Operation{}, api.Errorf(api.KindInvalid, "cannot import image %q: %q is not an absolute path", clip(req.Name), clip(req.Path))
+	}
+	if _, err := os.Stat(req.Path); err != nil {
+		return api.Operation{}, api.Errorf(fileKind(err), "cannot import image %q: %w", clip(req.Name), err).WithHint("ls -l %s", req.Path)
+	}
+	return m.importFrom(ctx, req, "")
+}
+
+// ImportStream takes an archive that is read from body, which it reads to its end
+// before it begins; req.Path is ignored.
+func (m *Manager) ImportStream(ctx context.Context, req api.ImportImage, body io.Reader) (_ api.Operation, err error) {
+	if err := m.checkImport(req); err != nil {
+		return api.Operation{}, err
+	}
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // never fails
+	// Under a name that the next daemon clears, should this one die.
+	path := filepath.Join(m.layout.Staging(), "image-import-"+hex.EncodeToString(b[:])+".tar")
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return api.Operation{}, fmt.Errorf("cannot import image %q: %w", req.Name, err)
+	}
+	_, err = io.Copy(f, body)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return api.Operation{}, noSpace(fmt.Errorf("cannot import image %q: %w", req.Name, err), path)
+	}
+	req.Path = path
+	return m.importFrom(ctx, req, path)
+}
+
+func (m *Manager) checkImport(req api.ImportImage) error {
+	if err := checkName(req.Name); err != nil {
+		return err
+	}
+	if req.WorkSeed != "" && !filepath.IsAbs(req.WorkSeed) {
+		return api.Errorf(api.KindInvalid, "cannot import image %q: work seed %q is not an absolute path", req.Name, clip(req.WorkSeed))
+	}
+	return nil
+}
+
+func (m *Manager) importFrom(ctx context.Context, req api.ImportImage, spool string) (api.Operation, error) {
+	if err := m.checkImport(req); err != nil {
+		return api.Operation{}, err
+	}
+	more := map[string]string{}
+	for key, value := range map[string]string{WithReference: req.Reference, withKernel: req.Kernel, withSeed: req.WorkSeed, withSpool: spool} {
+		if value != "" {
+			more[key] = value
+		}
+	}
+	return m.pulls.Begin(ctx, pull.Job{
+		Kind: kindImport, Name: req.Name, Named: true, Replace: req.Replace,
+		Source: pull.Source{Kind: FromArchive, Ref: filepath.Clean(req.Path), With: more},
+	})
+}
