@@ -16,7 +16,7 @@ import (
 func TestEveryHintIsACommand(t *testing.T) {
 	t.Parallel()
 	programs := map[string]bool{}
-	for _, p := range strings.Fields("banger sudo apt-get df ls less tail sed export unset curl mkdir make type docker") {
+	for _, p := range strings.Fields("banger sudo apt-get df ls less tail sed export unset curl mkdir make type docker file") {
 		programs[p] = true
 	}
 	seen := 0

@@ -111,6 +111,11 @@ type RegisterImage struct {
 	Replace  bool   `json:"replace,omitempty"`
 }
 
+// PromoteImage asks for a copy of a registered image's files under our management.
+type PromoteImage struct {
+	WorkSeed string `json:"work_seed,omitempty"` // else the one it has
+}
+
 // PruneImages asks for the removal of images and downloads that nothing uses.
 type PruneImages struct {
 	// All takes images that have a name too; else only those that lost theirs.

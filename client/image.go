@@ -62,8 +62,8 @@ func (c *Client) RegisterImage(ctx context.Context, req api.RegisterImage) (api.
 }
 
 // PromoteImage begins copying a registered image under banger's management.
-func (c *Client) PromoteImage(ctx context.Context, name string) (api.Operation, error) {
-	return c.begin(ctx, http.MethodPost, route("images", name, "promote"), nil, nil)
+func (c *Client) PromoteImage(ctx context.Context, name string, req api.PromoteImage) (api.Operation, error) {
+	return c.begin(ctx, http.MethodPost, route("images", name, "promote"), nil, req)
 }
 
 // DeleteImage deletes a name of an image, or all of an id, and the image with its

@@ -76,7 +76,11 @@ func (s *server) registerImage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) promoteImage(w http.ResponseWriter, r *http.Request) error {
-	return writeOperation(w)(s.images.Promote(r.Context(), r.PathValue("name")))
+	req, err := decodeBody[api.PromoteImage](w, r)
+	if err != nil {
+		return err
+	}
+	return writeOperation(w)(s.images.Promote(r.Context(), r.PathValue("name"), req))
 }
 
 func (s *server) deleteImage(w http.ResponseWriter, r *http.Request) error {

@@ -116,7 +116,7 @@ func (fakeImages) ImportStream(_ context.Context, req api.ImportImage, body io.R
 func (fakeImages) Register(_ context.Context, req api.RegisterImage) (api.Operation, error) {
 	return api.Operation{ID: "op6", Target: req.Name}, nil
 }
-func (fakeImages) Promote(_ context.Context, ref string) (api.Operation, error) {
+func (fakeImages) Promote(_ context.Context, ref string, _ api.PromoteImage) (api.Operation, error) {
 	return api.Operation{ID: "op7", Target: ref}, nil
 }
 func (fakeImages) Delete(_ context.Context, ref string) (api.Result, error) {

@@ -44,7 +44,7 @@ type imageService interface {
 	Import(ctx context.Context, req api.ImportImage) (api.Operation, error)
 	ImportStream(ctx context.Context, req api.ImportImage, body io.Reader) (api.Operation, error)
 	Register(ctx context.Context, req api.RegisterImage) (api.Operation, error)
-	Promote(ctx context.Context, ref string) (api.Operation, error)
+	Promote(ctx context.Context, ref string, req api.PromoteImage) (api.Operation, error)
 	Delete(ctx context.Context, ref string) (api.Result, error)
 	Prune(ctx context.Context, req api.PruneImages) (api.PrunedImages, error)
 	Catalog(ctx context.Context) ([]api.CatalogEntry, error)

@@ -67,7 +67,7 @@ func routes() []route {
 		{"POST", "/v1/images/import-stream", change, (*server).importStream, importQuery{}, accepted(api.Operation{}), "make an image from the archive that is the body; the operation's result is the image"},
 		{"POST", "/v1/images/register", change, (*server).registerImage, api.RegisterImage{}, accepted(api.Operation{}), "make an image of a file that stays the user's own; the operation's result is the image"},
 		{"POST", "/v1/images/prune", change, (*server).pruneImages, api.PruneImages{}, ok(api.PrunedImages{}), "delete images and downloads that nothing uses"},
-		{"POST", "/v1/images/{name}/promote", change, (*server).promoteImage, nil, accepted(api.Operation{}), "copy a registered image under our management; the operation's result is the image"},
+		{"POST", "/v1/images/{name}/promote", change, (*server).promoteImage, api.PromoteImage{}, accepted(api.Operation{}), "copy a registered image under our management; the operation's result is the image"},
 		{"DELETE", "/v1/images/{name}", change, (*server).deleteImage, nil, ok(api.Result{}), "delete a name of an image, named exactly, and the image with its last"},
 
 		{"GET", "/v1/kernels", look, (*server).listKernels, nil, ok([]api.Kernel{}), "list local kernels"},

@@ -70,24 +70,24 @@ func (m *Manager) checkImport(req api.ImportImage) error {
 	if err := checkName(req.Name); err != nil {
 		return err
 	}
-	if req.WorkSeed != "" && !filepath.IsAbs(req.WorkSeed) {
-		return api.Errorf(api.KindInvalid, "cannot import image %q: work seed %q is not an absolute path", req.Name, clip(req.WorkSeed))
-	}
-	return nil
+	return checkSeed(req.WorkSeed)
 }
 
 func (m *Manager) importFrom(ctx context.Context, req api.ImportImage, spool string) (api.Operation, error) {
 	if err := m.checkImport(req); err != nil {
 		return api.Operation{}, err
 	}
-	more := map[string]string{}
-	for key, value := range map[string]string{WithReference: req.Reference, withKernel: req.Kernel, withSeed: req.WorkSeed, withSpool: spool} {
-		if value != "" {
-			more[key] = value
-		}
-	}
 	return m.pulls.Begin(ctx, pull.Job{
 		Kind: kindImport, Name: req.Name, Named: true, Replace: req.Replace,
-		Source: pull.Source{Kind: FromArchive, Ref: filepath.Clean(req.Path), With: more},
+		Source: pull.Source{Kind: FromArchive, Ref: filepath.Clean(req.Path), With: with(WithReference, req.Reference, withKernel, req.Kernel, withSeed, req.WorkSeed, withSpool, spool)},
 	})
+}
+
+// endSpool removes the archive of a job that was sent to us.
+func (m *Manager) endSpool(job pull.Job) {
+	if spool := job.Source.With[withSpool]; spool != "" {
+		if err := os.RemoveAll(spool); err != nil {
+			m.log.Warn("cannot remove an archive", "path", spool, "error", err)
+		}
+	}
 }

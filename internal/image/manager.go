@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"strings"
 	"time"
 
@@ -36,7 +37,8 @@ type Options struct {
 	Build func(ctx context.Context, dir layout.ImageDir, recipe Recipe, opt BuildOptions) (Manifest, error)
 	// Catalog lists what can be pulled by name; nil means Embedded.
 	Catalog func(ctx context.Context) ([]Entry, error)
-	// Sources make images from more kinds of origin than recipes.
+	// Sources make images from more kinds of origin than recipes, registries and
+	// archives.
 	Sources map[string]Source
 	// Blobs is the cache that Prune empties; nil when there is none.
 	Blobs Blobs
@@ -82,7 +84,7 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 	}
 	m.pulls = pull.New(pull.Noun[store.Image, api.Image]{
 		Name: "image", Kinds: []string{kindPull, kindImport, kindRegister, kindPromote},
-		Catalog: m.entries, Known: m.known, Alias: m.alias, Plan: m.plan, Check: m.check, Mend: mend, View: m.view,
+		Catalog: m.entries, Known: m.known, Alias: m.alias, Plan: m.plan, End: m.endSpool, Check: m.check, Mend: mend, View: m.view,
 		Dir:       func(id string) string { return l.Image(id).Dir },
 		ID:        func(i store.Image) string { return i.ID },
 		NameOf:    func(i *store.Image) *string { return &i.Name },
@@ -147,15 +149,12 @@ func (m *Manager) Pull(ctx context.Context, req api.PullImage) (api.Operation, e
 		}
 		job.Name, job.Named = req.As, true
 	}
-	if req.Platform != "" {
-		job.Source.With = map[string]string{WithPlatform: req.Platform}
+	if err := checkPlatform(req.Platform); err != nil {
+		return api.Operation{}, err
 	}
 	job.Force, job.Replace = req.Force, req.Replace
 	return m.pulls.Begin(ctx, job)
 }
-
-// WithPlatform is the key of pull.Source.With that names a platform, as os/arch.
-const WithPlatform = "platform"
 
 // known is how to get an image without being told more than its reference.
 func (m *Manager) known(ctx context.Context, ref string) (pull.Job, error) {
@@ -281,4 +280,13 @@ func first(a, b string) string {
 		return a
 	}
 	return b
+}
+
+// checkPlatform refuses a platform that no machine of this host can run.
+func checkPlatform(p string) error {
+	if p == "" || p == "linux/"+runtime.GOARCH {
+		return nil
+	}
+	return api.Errorf(api.KindUnsupported, "cannot pull an image for %s: machines here run linux/%s", clip(p), runtime.GOARCH).
+		WithHint("banger image pull --help")
 }

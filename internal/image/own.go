@@ -45,19 +45,24 @@ func (m *Manager) Register(ctx context.Context, req api.RegisterImage) (api.Oper
 	if !filepath.IsAbs(req.Root) {
 		return api.Operation{}, api.Errorf(api.KindInvalid, "cannot register image %q: %q is not an absolute path", req.Name, clip(req.Root))
 	}
+	if err := checkSeed(req.WorkSeed); err != nil {
+		return api.Operation{}, err
+	}
 	if _, err := lookAt(roleRoot, req.Root); err != nil {
 		return api.Operation{}, err // said at once rather than by an operation
 	}
-	job := pull.Job{
+	return m.pulls.Begin(ctx, pull.Job{
 		Kind: kindRegister, Name: req.Name, Named: true, Replace: req.Replace,
-		Source: pull.Source{Kind: fromFile, Ref: filepath.Clean(req.Root), With: with(withKernel, req.Kernel)},
-	}
-	return m.pulls.Begin(ctx, job)
+		Source: pull.Source{Kind: fromFile, Ref: filepath.Clean(req.Root), With: with(withKernel, req.Kernel, withSeed, req.WorkSeed)},
+	})
 }
 
 // Promote begins copying the file of a registered image under our management. The
 // image stays what it is, for its VMs too, and needs the user's file no more.
-func (m *Manager) Promote(ctx context.Context, ref string) (api.Operation, error) {
+func (m *Manager) Promote(ctx context.Context, ref string, req api.PromoteImage) (api.Operation, error) {
+	if err := checkSeed(req.WorkSeed); err != nil {
+		return api.Operation{}, err
+	}
 	i, err := m.pulls.Find(ctx, ref)
 	if err != nil {
 		return api.Operation{}, err
@@ -76,7 +81,7 @@ func (m *Manager) Promote(ctx context.Context, ref string) (api.Operation, error
 	if _, err := m.pulls.Local(ctx, ref); err != nil {
 		return api.Operation{}, err
 	}
-	return m.pulls.Begin(ctx, pull.Job{Kind: kindPromote, Name: i.Name, Named: true, Source: pull.Source{Kind: fromImage, Ref: i.ID}})
+	return m.pulls.Begin(ctx, pull.Job{Kind: kindPromote, Name: i.Name, Named: true, Source: pull.Source{Kind: fromImage, Ref: i.ID, With: with(withSeed, req.WorkSeed)}})
 }
 
 // done is an operation that had nothing to do.
@@ -88,12 +93,22 @@ func (m *Manager) done(ctx context.Context, kind string, i store.Image) (api.Ope
 	return m.ops.Finished(ctx, kind, i.Name, v)
 }
 
-// with is a map of one key, or none.
-func with(key, value string) map[string]string {
-	if value == "" {
-		return nil
+// with is a map of those pairs of key and value that have a value.
+func with(pairs ...string) map[string]string {
+	m := map[string]string{}
+	for n := 0; n+1 < len(pairs); n += 2 {
+		if pairs[n+1] != "" {
+			m[pairs[n]] = pairs[n+1]
+		}
 	}
-	return map[string]string{key: value}
+	return m
+}
+
+func checkSeed(path string) error {
+	if path != "" && !filepath.IsAbs(path) {
+		return api.Errorf(api.KindInvalid, "cannot use work seed %q: it is not an absolute path", clip(path))
+	}
+	return nil
 }
 
 // lookAt takes down what tells that a file changed.
@@ -255,6 +270,14 @@ func (p promotions) Plan(ctx context.Context, from pull.Source, _ pull.Report) (
 		Make: func(ctx context.Context, dir, _ string, report pull.Report) (store.Image, error) {
 			d := layout.ImageDir{Dir: dir}
 			if err := copyFile(ctx, d.RootFS(), file.Path, report); err != nil {
+				return store.Image{}, noSpace(err, dir)
+			}
+			if source := from.With[withSeed]; source != "" {
+				_, err = addSeed(ctx, d, source, report)
+			} else {
+				err = keepSeed(ctx, d, p.m.layout.Image(i.ID))
+			}
+			if err != nil {
 				return store.Image{}, noSpace(err, dir)
 			}
 			digest, size, err := digestFile(ctx, d.RootFS(), func(done int64) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -112,7 +113,7 @@ func TestRegisteredFilesAreNoticedWhenChanged(t *testing.T) {
 			if err == nil || api.KindOf(err) == api.KindNotFound || !strings.Contains(err.Error(), c.says) || api.AsError(err).Hint == "" {
 				t.Errorf("resolve: %v (%s)", err, api.KindOf(err))
 			}
-			if _, err := f.Promote(t.Context(), "mine"); err == nil {
+			if _, err := f.Promote(t.Context(), "mine", api.PromoteImage{}); err == nil {
 				t.Error("promoted")
 			}
 			again, aerr := f.register(t, api.RegisterImage{Root: path, Name: "mine", Replace: true})
@@ -143,7 +144,7 @@ func TestPromotedImagesNeedTheFileNoMore(t *testing.T) {
 		t.Fatal(aerr)
 	}
 	pulltest.Must(t, f.DB.InsertVM(t.Context(), store.VM{ID: "0011223344556677", Name: "user", ImageID: i.ID, ImageName: "mine", CreatedAt: time.Now()}))
-	op, err := f.Promote(t.Context(), "mine")
+	op, err := f.Promote(t.Context(), "mine", api.PromoteImage{})
 	pulltest.Must(t, err)
 	p, aerr := f.end(t, op)
 	if aerr != nil || p.Kind != KindPromoted || p.ID != i.ID || p.Digest != i.Digest || p.Kernel != "k" || !p.Changed {
@@ -160,7 +161,7 @@ func TestPromotedImagesNeedTheFileNoMore(t *testing.T) {
 	if err != nil || string(copied) != string(before) {
 		t.Errorf("the copy differs: %v", err)
 	}
-	op, err = f.Promote(t.Context(), "mine")
+	op, err = f.Promote(t.Context(), "mine", api.PromoteImage{})
 	pulltest.Must(t, err)
 	if again, aerr := f.end(t, op); aerr != nil || again.Changed {
 		t.Errorf("again: %+v %v", again, aerr)
@@ -169,9 +170,50 @@ func TestPromotedImagesNeedTheFileNoMore(t *testing.T) {
 	if _, err := f.Resolve(t.Context(), DefaultName, "", nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Promote(t.Context(), DefaultName); api.KindOf(err) != api.KindBadState {
+	if _, err := f.Promote(t.Context(), DefaultName, api.PromoteImage{}); api.KindOf(err) != api.KindBadState {
 		t.Errorf("of a managed image: %v", err)
 	}
+}
+
+// A seed is part of what an image is, and goes along when it is promoted.
+func TestWorkSeedsBelongToTheImage(t *testing.T) {
+	t.Parallel()
+	f, home := newFixture(t, t.TempDir()), t.TempDir()
+	pulltest.Must(t, os.WriteFile(filepath.Join(home, ".profile"), []byte("one"), 0o600))
+	path := userFile(t, t.TempDir(), "root.ext4", "mine")
+	register := func(seed string) api.Image {
+		t.Helper()
+		i, err := f.register(t, api.RegisterImage{Root: path, Name: "mine", WorkSeed: seed, Replace: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	seedOf := func(i api.Image) string {
+		out, err := exec.Command("debugfs", "-R", "cat /.profile", f.L.Image(i.ID).WorkSeed()).Output()
+		pulltest.Must(t, err)
+		return string(out)
+	}
+	plain, one, again := register(""), register(home), register(home)
+	if plain.ID == one.ID || again.ID != one.ID || again.Changed || seedOf(one) != "one" {
+		t.Errorf("%s %s %s, seed %q", plain.ID, one.ID, again.ID, seedOf(one))
+	}
+	pulltest.Must(t, os.WriteFile(filepath.Join(home, ".profile"), []byte("two"), 0o600))
+	two := register(home)
+	if two.ID == one.ID || !two.Changed || seedOf(two) != "two" {
+		t.Errorf("another seed: %+v", two)
+	}
+	for seed, want := range map[string]string{"": "two", home: "three"} {
+		op, err := f.Promote(t.Context(), "mine", api.PromoteImage{WorkSeed: seed})
+		pulltest.Must(t, err)
+		if p, aerr := f.end(t, op); aerr != nil || p.Kind != KindPromoted || seedOf(p) != want && seed == "" {
+			t.Errorf("promoted: %+v %v", p, aerr)
+		}
+	}
+	if _, err := f.register(t, api.RegisterImage{Root: path, Name: "x", WorkSeed: "relative"}); err == nil || err.Kind != api.KindInvalid {
+		t.Error(err)
+	}
+	f.NothingLeft(t)
 }
 
 func TestCopiesKeepHoles(t *testing.T) {

@@ -634,9 +634,5 @@ func (a archives) Plan(ctx context.Context, from pull.Source, report pull.Report
 		return pull.Plan[store.Image]{}, err
 	}
 	a.r.tag(from.Ref, string(b))
-	plan, err := a.r.Plan(ctx, from, report)
-	if spool := from.With[withSpool]; spool != "" {
-		plan.Close = func() { _ = os.Remove(spool) }
-	}
-	return plan, err
+	return a.r.Plan(ctx, from, report)
 }

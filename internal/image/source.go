@@ -58,11 +58,23 @@ func Embedded() []Entry {
 }
 
 // plan looks at the source of a job.
-func (m *Manager) plan(ctx context.Context, job pull.Job, report pull.Report) (pull.Plan[store.Image], error) {
+func (m *Manager) plan(ctx context.Context, job pull.Job, report pull.Report) (plan pull.Plan[store.Image], err error) {
 	if job.Source.Kind == FromCatalog {
-		return m.planEntry(ctx, job.Source.Ref, report)
+		plan, err = m.planEntry(ctx, job.Source.Ref, report)
+	} else {
+		plan, err = m.planSource(ctx, job.Source, report)
 	}
-	return m.planSource(ctx, job.Source, report)
+	if err != nil {
+		return plan, err
+	}
+	describe := plan.Describe
+	plan.Describe = func(i store.Image) store.Image {
+		i.Kernel = "" // that of another name
+		i = describe(i)
+		i.Kernel = first(i.Kernel, DefaultKernel)
+		return i
+	}
+	return plan, nil
 }
 
 func (m *Manager) planSource(ctx context.Context, from pull.Source, report pull.Report) (pull.Plan[store.Image], error) {
@@ -73,6 +85,9 @@ func (m *Manager) planSource(ctx context.Context, from pull.Source, report pull.
 	plan, err := s.Plan(ctx, from, report)
 	if err != nil {
 		return plan, err
+	}
+	if source := from.With[withSeed]; source != "" && from.Kind != fromImage {
+		plan = seeded(plan, source)
 	}
 	describe := plan.Describe
 	plan.Describe = func(i store.Image) store.Image {
@@ -116,7 +131,7 @@ func (m *Manager) planEntry(ctx context.Context, name string, report pull.Report
 			if next, rest, err = m.firstOf(ctx, rest, err, report); err != nil {
 				break
 			}
-			if err = empty(dir); err != nil {
+			if err = clearFolder(dir); err != nil {
 				break
 			}
 			i, err = next.Make(ctx, dir, tempDir, report)
@@ -162,8 +177,8 @@ func elsewhere(err error) bool {
 	return slices.Contains([]api.Kind{api.KindUnavailable, api.KindUnsupported, api.KindNotFound, api.KindDenied}, api.KindOf(err))
 }
 
-// empty removes what is in a folder.
-func empty(dir string) error {
+// clearFolder removes what is in a folder.
+func clearFolder(dir string) error {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
 		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))

@@ -71,6 +71,9 @@ type Noun[R, V any] struct {
 	Alias func(ref string) string
 	// Plan looks at the source of a job.
 	Plan func(ctx context.Context, job Job, report Report) (Plan[R], error)
+	// End, which may be nil, is told that a job needs its source no more: it was
+	// made, or it failed. It may be told twice, and not when the daemon dies.
+	End func(job Job)
 	// Check looks whether the files of a record are there and readable, and says
 	// what about them is wrong; nothing when they are whole.
 	Check func(rec R) (wrong string, err error)

@@ -67,6 +67,9 @@ func (w *work[R, V]) close(context.Context, *operation.Op) error {
 		w.plan.Close()
 		w.plan.Close = nil
 	}
+	if w.p.noun.End != nil {
+		w.p.noun.End(w.job)
+	}
 	return nil
 }
 

@@ -76,7 +76,7 @@ func write(ctx context.Context, dst, source string, report func(int64), lim limi
 	default:
 		return Info{}, fail(errors.New("it is neither a folder nor an archive"))
 	}
-	err = ext4.Write(dst, ext4.UUID(dst), func(tw *tar.Writer) error {
+	err = ext4.Write(dst, ext4.UUID("work seed"), func(tw *tar.Writer) error {
 		s.tw = tw
 		if err := fill(); err != nil {
 			return err
