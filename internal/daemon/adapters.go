@@ -7,6 +7,7 @@ import (
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/image"
 	"github.com/bangervm/banger/internal/kernel"
+	"github.com/bangervm/banger/internal/oci"
 	"github.com/bangervm/banger/internal/operation"
 	"github.com/bangervm/banger/internal/store"
 	"github.com/bangervm/banger/internal/vm"
@@ -19,6 +20,17 @@ type vmImages struct{ *image.Manager }
 
 func (i vmImages) Resolve(ctx context.Context, ref, pull string, report vm.Report) (store.Image, error) {
 	return i.Manager.Resolve(ctx, ref, pull, report)
+}
+
+// imageBlobs says how many blobs went.
+type imageBlobs struct{ *oci.Blobs }
+
+func (b imageBlobs) Prune(keep map[string]bool, dry bool) (blobs int, bytes int64, err error) {
+	gone, err := b.Blobs.Prune(keep, dry)
+	for _, g := range gone {
+		bytes += g.Size
+	}
+	return len(gone), bytes, err
 }
 
 type vmKernels struct{ *kernel.Manager }

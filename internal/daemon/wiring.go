@@ -21,6 +21,7 @@ import (
 	"github.com/bangervm/banger/internal/kernel"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/network"
+	"github.com/bangervm/banger/internal/oci"
 	"github.com/bangervm/banger/internal/operation"
 	"github.com/bangervm/banger/internal/store"
 	"github.com/bangervm/banger/internal/vm"
@@ -74,7 +75,15 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 	})
 
 	ops := operation.New(db, events.Operation, time.Now, o.Log)
-	images := image.New(o.Layout, db, ops, o.Log, image.Options{Default: o.Config.DefaultImageName, Mirror: o.Config.DebianMirror})
+	blobs := oci.OpenBlobs(o.Layout.Blobs())
+	registries, err := oci.New(registryOptions(o, blobs))
+	if err != nil {
+		return sv, nil, err
+	}
+	images := image.New(o.Layout, db, ops, o.Log, image.Options{
+		Default: o.Config.DefaultImageName, Mirror: o.Config.DebianMirror,
+		Registries: registries, Parse: image.Reference, Blobs: imageBlobs{blobs},
+	})
 	kernels := kernel.New(o.Layout, db, ops, o.Log, kernel.Options{Mirror: o.Config.DebianMirror})
 	world := host.New(o.Getenv)
 	fc := firecracker.New(firecracker.Options{
@@ -146,6 +155,19 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 	return services{
 		vms: httpVMs{vms}, images: images, kernels: kernels, system: releases, operations: httpOperations{ops}, events: events, doctor: check.run,
 	}, made.close, nil
+}
+
+// registryOptions are how registries are talked to.
+func registryOptions(o Options, blobs *oci.Blobs) oci.Options {
+	hosts := map[string]oci.Registry{}
+	for host, r := range o.Config.Registries {
+		hosts[host] = oci.Registry(r)
+	}
+	docker := o.Getenv("DOCKER_CONFIG")
+	if home := o.Getenv("HOME"); docker == "" && home != "" {
+		docker = filepath.Join(home, ".docker")
+	}
+	return oci.Options{Blobs: blobs, Registries: hosts, DockerConfig: docker, UserAgent: "banger/" + o.Info.Version, Log: o.Log}
 }
 
 // clearStaging deletes what a dead daemon left half-made. What does not go is

@@ -37,6 +37,8 @@ type Options struct {
 	Build func(ctx context.Context, dir layout.ImageDir, recipe Recipe, opt BuildOptions) (Manifest, error)
 	// Catalog lists what can be pulled by name; nil means Embedded.
 	Catalog func(ctx context.Context) ([]Entry, error)
+	// Registries is where layers come from; nil when there are none.
+	Registries Registries
 	// Sources make images from more kinds of origin than recipes, registries and
 	// archives.
 	Sources map[string]Source
@@ -78,6 +80,10 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 	m.sources = map[string]Source{
 		FromDebian: recipes{opt, map[string]Recipe{DefaultName: bookworm()}},
 		fromFile:   own{m}, fromImage: promotions{m},
+	}
+	m.sources[FromArchive] = archived{m}
+	if opt.Registries != nil {
+		m.sources[FromOCI] = remote{m, opt.Registries}
 	}
 	for kind, source := range opt.Sources {
 		m.sources[kind] = source
@@ -176,7 +182,7 @@ func (m *Manager) origin(ctx context.Context, ref string, short bool) (pull.Job,
 	}
 	full, err := m.opt.Parse(ref, short || bare(ref))
 	switch {
-	case err != nil && bare(ref):
+	case err != nil && !short && bare(ref):
 		return pull.Job{}, m.pulls.Unknown(ctx, ref)
 	case err != nil:
 		return pull.Job{}, err
