@@ -82,7 +82,7 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 	}
 	images := image.New(o.Layout, db, ops, o.Log, image.Options{
 		Default: o.Config.DefaultImageName, Mirror: o.Config.DebianMirror,
-		Registries: registries, Parse: image.Reference, Blobs: imageBlobs{blobs},
+		Registries: registries, Parse: image.Reference, Blobs: imageBlobs{blobs}, Event: events.Publish,
 	})
 	kernels := kernel.New(o.Layout, db, ops, o.Log, kernel.Options{Mirror: o.Config.DebianMirror})
 	world := host.New(o.Getenv)

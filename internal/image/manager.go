@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,6 +43,8 @@ type Options struct {
 	// Sources make images from more kinds of origin than recipes, registries and
 	// archives.
 	Sources map[string]Source
+	// Event announces what no operation tells of: image.deleted. It must not block.
+	Event func(kind, target string, data map[string]string)
 	// Blobs is the cache that Prune empties; nil when there is none.
 	Blobs Blobs
 	// Parse gives the full form of a registry's reference; short allows Docker's
@@ -219,11 +222,19 @@ func (m *Manager) Show(ctx context.Context, ref string) (api.Image, error) {
 // Delete forgets an image by its exact name or id, and removes its files with the
 // last name. It is of kind bad-state, and names them, while VMs use it.
 func (m *Manager) Delete(ctx context.Context, ref string) (api.Result, error) {
-	i, _, err := m.pulls.Delete(ctx, ref)
+	i, gone, err := m.pulls.Delete(ctx, ref)
 	if err != nil {
 		return api.Result{}, err
 	}
+	m.deleted(i, gone)
 	return api.Result{Ref: ref, ID: i.ID, OK: true, Changed: true}, nil
+}
+
+// deleted announces that a name went, or with gone an image.
+func (m *Manager) deleted(i store.Image, gone bool) {
+	if m.opt.Event != nil {
+		m.opt.Event("image.deleted", i.ID, map[string]string{"name": i.Name, "files": strconv.FormatBool(gone)})
+	}
 }
 
 // Catalog lists what can be pulled.

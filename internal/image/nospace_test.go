@@ -6,9 +6,11 @@ import (
 	"strings"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/oci/ocitest"
 	"github.com/bangervm/banger/internal/pull/pulltest"
 )
 
@@ -74,6 +76,35 @@ func TestFullDiskIsNoSpace(t *testing.T) {
 				if e.Name() != "disk" && strings.HasPrefix(e.Name(), "banger-build") {
 					t.Errorf("left: %s", e.Name())
 				}
+			}
+		})
+	}
+}
+
+// A disk that is full while an image is fetched or flattened is no-space with the
+// figure that is needed, and keeps nothing of it.
+func TestFullDiskInAPullFromARegistry(t *testing.T) {
+	t.Parallel()
+	reg := ocitest.Start(t)
+	// Zeros compress well: the download fits, the file system does not.
+	reg.Push(t, "large:v1", ocitest.Image(t, v1.Config{}, ocitest.Gzip(ocitest.Tar(t, ocitest.File("noise", ocitest.Random(1, 8<<20))))))
+	reg.Push(t, "swells:v1", ocitest.Image(t, v1.Config{}, ocitest.Gzip(ocitest.Tar(t, ocitest.File("text", strings.Repeat("not a hole\n", 2<<20))))))
+	for name, c := range map[string]struct {
+		what, says string
+	}{
+		"the download":    {"large:v1", "8"},
+		"the file system": {"swells:v1", "it needs about"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, _ := withOCI(t, tmpfs(t, "6m"))
+			_, err := f.pull(t, api.PullImage{Name: reg.Ref(c.what)})
+			if err == nil || err.Kind != api.KindNoSpace || !strings.Contains(err.Message, c.says) || err.Hint == "" {
+				t.Errorf("%v (%s)", err, api.KindOf(err))
+			}
+			f.NothingLeft(t)
+			if list, err := f.List(t.Context()); err != nil || len(list) != 0 {
+				t.Errorf("%+v %v", list, err)
 			}
 		})
 	}

@@ -46,9 +46,10 @@ func (m *Manager) Prune(ctx context.Context, req api.PruneImages) (api.PrunedIma
 			bytes = diskUsage(m.layout.Image(i.ID).Dir)
 		}
 		if !req.DryRun {
-			_, _, err := m.pulls.Delete(ctx, first(i.Name, i.ID))
+			was, all, err := m.pulls.Delete(ctx, first(i.Name, i.ID))
 			switch api.KindOf(err) {
 			case "":
+				m.deleted(was, all)
 			case api.KindBadState, api.KindNotFound: // used, or deleted, since we looked
 				m.keepBlobs(i, keep)
 				continue

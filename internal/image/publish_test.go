@@ -403,6 +403,10 @@ func TestTwoReferencesShareOneImage(t *testing.T) {
 	if d := cmp.Diff([]string{host + "app:v1", "app"}, names()); d != "" {
 		t.Error(d)
 	}
+	var events []string
+	f.opt.Event = func(kind, target string, data map[string]string) {
+		events = append(events, kind+" "+target+" "+data["name"]+" "+data["files"])
+	}
 	if res, err := f.Delete(t.Context(), "app"); err != nil || !res.Changed {
 		t.Error(res, err)
 	}
@@ -420,6 +424,9 @@ func TestTwoReferencesShareOneImage(t *testing.T) {
 	}
 	if _, err := f.Delete(t.Context(), "app"); api.KindOf(err) != api.KindNotFound {
 		t.Error(err)
+	}
+	if d := cmp.Diff([]string{"image.deleted " + one.ID + " app false", "image.deleted " + one.ID + " " + host + "app:v1 true"}, events); d != "" {
+		t.Error(d)
 	}
 	f.NothingLeft(t)
 }
