@@ -93,7 +93,7 @@ func TestFullDiskInAPullFromARegistry(t *testing.T) {
 		what, says string
 	}{
 		"the download":    {"large:v1", "8"},
-		"the file system": {"swells:v1", "it needs about"},
+		"the file system": {"swells:v1", "it needs about 22MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -205,7 +205,7 @@ func (m *Manager) flatten(ctx context.Context, dir string, image *oci.Image, rep
 	if err != nil {
 		if api.KindOf(err) == api.KindNoSpace {
 			e := api.AsError(err)
-			return store.Image{}, api.Errorf(api.KindNoSpace, "%w; it needs about %s", err, units.BytesSize(float64(3*compressed))).WithHint("%s", e.Hint)
+			return store.Image{}, api.Errorf(api.KindNoSpace, "%w; it needs %s", err, unpackedSize(ctx, stack)).WithHint("%s", e.Hint)
 		}
 		return store.Image{}, err
 	}
@@ -224,4 +224,16 @@ func (m *Manager) flatten(ctx context.Context, dir string, image *oci.Image, rep
 		return store.Image{}, noSpace(err, dir)
 	}
 	return man.record(KindOCI, m.opt.Now()), nil
+}
+
+// countUpTo bounds what unpackedSize reads.
+const countUpTo = 8 << 30
+
+// unpackedSize says how much layers come to, by reading them: nothing else tells.
+func unpackedSize(ctx context.Context, stack []layers.Layer) string {
+	total, err := layers.Unpacked(ctx, stack, countUpTo)
+	if err != nil || total >= countUpTo {
+		return "more than " + units.BytesSize(float64(total))
+	}
+	return "about " + units.BytesSize(float64(total))
 }
