@@ -80,11 +80,11 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 	if err != nil {
 		return sv, nil, err
 	}
+	kernels := kernel.New(o.Layout, db, ops, o.Log, kernel.Options{Mirror: o.Config.DebianMirror})
 	images := image.New(o.Layout, db, ops, o.Log, image.Options{
 		Default: o.Config.DefaultImageName, Mirror: o.Config.DebianMirror,
-		Registries: registries, Parse: image.Reference, Blobs: imageBlobs{blobs}, Event: events.Publish,
+		Registries: registries, Parse: image.Reference, Blobs: imageBlobs{blobs}, Event: events.Publish, KernelKnown: kernels.Known,
 	})
-	kernels := kernel.New(o.Layout, db, ops, o.Log, kernel.Options{Mirror: o.Config.DebianMirror})
 	world := host.New(o.Getenv)
 	fc := firecracker.New(firecracker.Options{
 		Binary: o.Config.FirecrackerBin, Fetched: o.Layout.Firecracker(), Self: ownProgram(),

@@ -39,7 +39,7 @@ func (m *Manager) Import(ctx context.Context, req api.ImportImage) (api.Operatio
 // ImportStream takes an archive that is read from body, which it reads to its end
 // before it begins; req.Path is ignored.
 func (m *Manager) ImportStream(ctx context.Context, req api.ImportImage, body io.Reader) (_ api.Operation, err error) {
-	if err := m.checkImport(req); err != nil {
+	if err := m.checkImport(ctx, req); err != nil {
 		return api.Operation{}, err
 	}
 	var b [6]byte
@@ -66,15 +66,18 @@ func (m *Manager) ImportStream(ctx context.Context, req api.ImportImage, body io
 	return m.importFrom(ctx, req, path)
 }
 
-func (m *Manager) checkImport(req api.ImportImage) error {
+func (m *Manager) checkImport(ctx context.Context, req api.ImportImage) error {
 	if err := checkName(req.Name); err != nil {
+		return err
+	}
+	if err := m.checkKernel(ctx, req.Kernel); err != nil {
 		return err
 	}
 	return checkSeed(req.WorkSeed)
 }
 
 func (m *Manager) importFrom(ctx context.Context, req api.ImportImage, spool string) (api.Operation, error) {
-	if err := m.checkImport(req); err != nil {
+	if err := m.checkImport(ctx, req); err != nil {
 		return api.Operation{}, err
 	}
 	return m.pulls.Begin(ctx, pull.Job{

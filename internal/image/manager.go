@@ -43,6 +43,9 @@ type Options struct {
 	// Sources make images from more kinds of origin than recipes, registries and
 	// archives.
 	Sources map[string]Source
+	// KernelKnown says with its error that a kernel cannot be had by its name; nil
+	// means that any may.
+	KernelKnown func(ctx context.Context, name string) error
 	// Event announces what no operation tells of: image.deleted. It must not block.
 	Event func(kind, target string, data map[string]string)
 	// Blobs is the cache that Prune empties; nil when there is none.
@@ -283,6 +286,20 @@ func checkName(name string) error {
 			WithHint("banger image pull --help")
 	}
 	return nil
+}
+
+// checkKernel refuses a kernel that an image could never boot.
+func (m *Manager) checkKernel(ctx context.Context, name string) error {
+	switch {
+	case name == "":
+		return nil
+	case strings.Contains(name, "/"):
+		return api.Errorf(api.KindInvalid, "cannot use kernel %q by its path: import it first, then name it", clip(name)).
+			WithHint("banger kernel import %s --name mine", clip(name))
+	case m.opt.KernelKnown == nil:
+		return nil
+	}
+	return m.opt.KernelKnown(ctx, name)
 }
 
 func clip(s string) string {

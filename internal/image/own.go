@@ -45,6 +45,9 @@ func (m *Manager) Register(ctx context.Context, req api.RegisterImage) (api.Oper
 	if !filepath.IsAbs(req.Root) {
 		return api.Operation{}, api.Errorf(api.KindInvalid, "cannot register image %q: %q is not an absolute path", req.Name, clip(req.Root))
 	}
+	if err := m.checkKernel(ctx, req.Kernel); err != nil {
+		return api.Operation{}, err
+	}
 	if err := checkSeed(req.WorkSeed); err != nil {
 		return api.Operation{}, err
 	}

@@ -2,6 +2,7 @@ package image
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -243,6 +244,9 @@ func TestCopiesKeepHoles(t *testing.T) {
 func TestRegisterRefuses(t *testing.T) {
 	t.Parallel()
 	f, dir := newFixture(t, t.TempDir()), t.TempDir()
+	f.opt.KernelKnown = func(_ context.Context, name string) error {
+		return api.Errorf(api.KindNotFound, "cannot find kernel %q", name)
+	}
 	write := func(name string, b []byte) string {
 		path := filepath.Join(dir, name)
 		pulltest.Must(t, os.WriteFile(path, b, 0o600))
@@ -266,6 +270,8 @@ func TestRegisterRefuses(t *testing.T) {
 		"no name":         {api.RegisterImage{Root: good}, api.KindInvalid, "name"},
 		"bad name":        {api.RegisterImage{Root: good, Name: "No"}, api.KindInvalid, "name"},
 		"an initrd":       {api.RegisterImage{Root: good, Name: "x", Initrd: "/boot/initrd.img"}, api.KindUnsupported, "initrd"},
+		"a kernel's path": {api.RegisterImage{Root: good, Name: "x", Kernel: "./vmlinux"}, api.KindInvalid, "import it first"},
+		"unknown kernel":  {api.RegisterImage{Root: good, Name: "x", Kernel: "none"}, api.KindNotFound, "none"},
 		"too short":       {api.RegisterImage{Root: write("short", []byte("x")), Name: "x"}, api.KindInvalid, "no ext4"},
 		"no ext4":         {api.RegisterImage{Root: write("zero", make([]byte, 8192)), Name: "x"}, api.KindInvalid, "no ext4"},
 		"a whole disk":    {api.RegisterImage{Root: write("disk", disk), Name: "x"}, api.KindInvalid, "root partition"},

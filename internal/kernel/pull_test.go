@@ -217,3 +217,19 @@ func TestPullKernelCutOffByACrash(t *testing.T) {
 	t.Parallel()
 	suite.CutOffByACrash(t)
 }
+
+func TestKnownKernels(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, t.TempDir())
+	if err := f.Known(t.Context(), DefaultName); err != nil {
+		t.Error(err)
+	}
+	if err := f.Known(t.Context(), "no-such-kernel"); api.KindOf(err) != api.KindNotFound {
+		t.Error(err)
+	}
+	k, err := f.Resolve(t.Context(), "", "", nil)
+	pulltest.Must(t, err)
+	if err := f.Known(t.Context(), k.ID); err != nil {
+		t.Error(err)
+	}
+}
