@@ -34,6 +34,9 @@ func (w *waiting) flags(cmd *cobra.Command, timeout bool) {
 	cmd.Flags().BoolVar(&w.noWait, "no-wait", false, "do not wait: print the operation's id")
 }
 
+// hearPatience is how long the daemon may take to hear of a cancellation.
+const hearPatience = time.Second
+
 // outcome is how the work on one reference ended.
 type outcome struct {
 	ref string
@@ -128,7 +131,12 @@ func (f *follower) onSignals(sigs <-chan os.Signal, stop <-chan struct{}, giveUp
 		for _, id := range ids {
 			// What cannot be cancelled any more ends by itself. A daemon that does
 			// not answer must not keep us from the second signal.
-			cancelling.Go(func() { _, _ = f.c.CancelOperation(f.ctx, id) })
+			cancelling.Go(func() {
+				// Nor must a second signal on the heels of the first call it off.
+				ctx, stop := context.WithTimeout(context.WithoutCancel(f.ctx), hearPatience)
+				defer stop()
+				_, _ = f.c.CancelOperation(ctx, id)
+			})
 		}
 	}
 }
