@@ -3,14 +3,11 @@ package cli
 import (
 	"context"
 	"io"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/client"
-	"github.com/bangervm/banger/internal/cli/ui"
 )
 
 func (a *app) imageImport() *cobra.Command {
@@ -63,27 +60,4 @@ func needName(name, verb string) error {
 		return nil
 	}
 	return api.Errorf(api.KindInvalid, "cannot %s an image without a name: give --name NAME", verb).WithHint("banger image %s --help", verb)
-}
-
-// absolute is a path as the daemon, which runs in another folder, understands it;
-// empty stays empty.
-func absolute(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return "", api.Errorf(api.KindInvalid, "cannot use path %s: %w", ui.Clean(path), err)
-	}
-	if _, err := os.Stat(abs); err != nil {
-		kind := api.KindInvalid
-		switch {
-		case os.IsNotExist(err):
-			kind = api.KindNotFound
-		case os.IsPermission(err):
-			kind = api.KindDenied
-		}
-		return "", api.Errorf(kind, "cannot use %s: %w", ui.Clean(path), err)
-	}
-	return abs, nil
 }

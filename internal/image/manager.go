@@ -274,16 +274,11 @@ func (m *Manager) entry(ctx context.Context, name string) (Entry, error) {
 
 // checkName refuses what no image can be called.
 func checkName(name string) error {
-	ok := len(name) >= 1 && len(name) <= 63 && name[0] != '-' && name[len(name)-1] != '-'
-	for _, c := range name {
-		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
-	}
 	if name == "catalog" {
-		return api.Errorf(api.KindInvalid, "cannot name an image %q: the word means the catalog itself", name)
+		return api.Errorf(api.KindInvalid, "cannot name image %q: the word means the catalog itself", name)
 	}
-	if !ok {
-		return api.Errorf(api.KindInvalid, "cannot name an image %q: a name is 1 to 63 of a-z, 0-9 and -, with no hyphen at either end", clip(name)).
-			WithHint("banger image pull --help")
+	if err := pull.CheckName("image", name); err != nil {
+		return api.AsError(err).WithHint("banger image pull --help")
 	}
 	return nil
 }
