@@ -72,9 +72,29 @@ type ImportKernel struct {
 // CatalogEntry is one thing that can be pulled by its bare name.
 type CatalogEntry struct {
 	Name        string `json:"name"`
-	Kind        string `json:"kind"`
+	Kind        string `json:"kind"` // of the source that this host would use
 	Description string `json:"description"`
 	Local       bool   `json:"local"`
+	Catalog     string `json:"catalog"` // that has it; banger is the one that comes with banger
+	// ShadowedBy is a catalog before this one that has the name too: pulling the
+	// name gives that one's.
+	ShadowedBy string   `json:"shadowed_by,omitempty"`
+	Kernel     string   `json:"kernel,omitempty"` // that an image boots
+	Sources    []string `json:"sources"`          // the kinds of all sources, in the order they are tried
+	// Unsupported says why none of the sources can work on this host.
+	Unsupported string `json:"unsupported,omitempty"`
+}
+
+// Catalog is one list of images and kernels, and how it was last read.
+type Catalog struct {
+	Name      string    `json:"name"`
+	Location  string    `json:"location"`      // a path or a URL; empty for the one that comes with banger
+	Key       string    `json:"key,omitempty"` // the key that must have signed it
+	Entries   int       `json:"entries"`
+	FetchedAt time.Time `json:"fetched_at"` // when it was last read
+	// Error is why it could not be read the last time it was tried; entries are
+	// those of the time before.
+	Error *Error `json:"error"`
 }
 
 // PullImage asks for an image.
@@ -87,6 +107,9 @@ type PullImage struct {
 	// Force makes it anew though it is there.
 	Force    bool   `json:"force,omitempty"`
 	Platform string `json:"platform,omitempty"` // os/arch; empty is this host's
+	// PublicKey, of minisign, must have signed what is pulled, which must be a
+	// bundle.
+	PublicKey string `json:"public_key,omitempty"`
 }
 
 // ImportImage asks for an image from a file or folder of the daemon's host: an
@@ -129,6 +152,35 @@ type PrunedImages struct {
 	Blobs      int     `json:"blobs"` // of the download cache
 	FreedBytes int64   `json:"freed_bytes"`
 	DryRun     bool    `json:"dry_run"`
+}
+
+// BundleImage asks for an image as one file.
+type BundleImage struct {
+	Path       string `json:"path"` // of the file to write, absolute
+	WithKernel bool   `json:"with_kernel,omitempty"`
+	// Replace overwrites the file if it is there.
+	Replace bool `json:"replace,omitempty"`
+}
+
+// Bundle is a bundle that was written.
+type Bundle struct {
+	Path      string         `json:"path"`
+	Digest    string         `json:"digest"` // sha256:… of the file: its name in catalogs
+	SizeBytes int64          `json:"size_bytes"`
+	Image     string         `json:"image"`
+	Kernel    string         `json:"kernel,omitempty"` // the one it brings along
+	Members   []BundleMember `json:"members"`
+	// Signature is the file with its signature, and Key the key that made it.
+	Signature string `json:"signature,omitempty"`
+	Key       string `json:"key,omitempty"`
+}
+
+// BundleMember is one file in a bundle.
+type BundleMember struct {
+	Name      string `json:"name"`
+	SizeBytes int64  `json:"size_bytes"`
+	DataBytes int64  `json:"data_bytes"` // what of it is not zeros
+	Digest    string `json:"digest"`
 }
 
 // Pull asks for a kernel by name.

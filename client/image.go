@@ -28,11 +28,21 @@ func (c *Client) PullImage(ctx context.Context, req api.PullImage) (api.Operatio
 	return c.begin(ctx, http.MethodPost, route("images", "pull"), nil, req)
 }
 
+// BundleImage begins writing an image to one file; the operation's result is the
+// api.Bundle.
+func (c *Client) BundleImage(ctx context.Context, name string, req api.BundleImage) (api.Operation, error) {
+	return c.begin(ctx, http.MethodPost, route("images", name, "bundle"), nil, req)
+}
+
 // ImageCatalog lists the images that can be pulled by bare name.
 func (c *Client) ImageCatalog(ctx context.Context) ([]api.CatalogEntry, error) {
-	var out []api.CatalogEntry
-	err := c.call(ctx, http.MethodGet, route("images", "catalog"), nil, nil, &out)
-	return out, err
+	return c.catalog(ctx, "images", false)
+}
+
+// RefreshImageCatalog is ImageCatalog after every catalog was asked for what is
+// new; what could not be asked, Catalogs tells.
+func (c *Client) RefreshImageCatalog(ctx context.Context) ([]api.CatalogEntry, error) {
+	return c.catalog(ctx, "images", true)
 }
 
 // ImportImage begins making an image from a file or folder of the daemon's host;

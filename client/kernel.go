@@ -29,9 +29,12 @@ func (c *Client) PullKernel(ctx context.Context, req api.Pull) (api.Operation, e
 
 // KernelCatalog lists the kernels that can be pulled by bare name.
 func (c *Client) KernelCatalog(ctx context.Context) ([]api.CatalogEntry, error) {
-	var out []api.CatalogEntry
-	err := c.call(ctx, http.MethodGet, route("kernels", "catalog"), nil, nil, &out)
-	return out, err
+	return c.catalog(ctx, "kernels", false)
+}
+
+// RefreshKernelCatalog is to kernels what RefreshImageCatalog is to images.
+func (c *Client) RefreshKernelCatalog(ctx context.Context) ([]api.CatalogEntry, error) {
+	return c.catalog(ctx, "kernels", true)
 }
 
 // ImportKernel begins an import; the operation's result is the api.Kernel.

@@ -395,8 +395,11 @@ func TestHostileBundles(t *testing.T) {
 		"a digest in capitals":          {bad(func(m *Member) { m.Digest = strings.ToUpper(m.Digest) }), "no sha256 digest"},
 		"something behind the archive":  {compress(t, append(slices.Clone(good), "evil"...)), "follows its last member"},
 		"many zeros behind the archive": {compress(t, append(slices.Clone(good), make([]byte, maxTail+1)...)), "follows its last member"},
-		"something behind the bundle":   {append(compress(t, good), "evil"...), ""},
-		"another bundle behind it":      {append(compress(t, good), compress(t, good)...), "follows its last member"},
+		"something behind the bundle":   {append(compress(t, good), "evil"...), "follows its end"},
+		"a byte behind the bundle":      {append(compress(t, good), 0), "follows its end"},
+		"a frame to be skipped behind":  {append(compress(t, good), 0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 0), "follows its end"},
+		"a frame to be skipped before":  {append([]byte{0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 0}, compress(t, good)...), "not compressed with zstd"},
+		"another bundle behind it":      {append(compress(t, good), compress(t, good)...), "follows its end"},
 		"cut in the archive":            {compress(t, good[:len(good)-1200]), ""},
 		"a window beyond bounds":        {compress(t, slices.Concat(good, make([]byte, 80<<20)), zstd.WithWindowSize(64<<20)), "window"},
 	}

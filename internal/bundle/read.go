@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"archive/tar"
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -55,7 +56,8 @@ func Read(ctx context.Context, r io.Reader, dir string, opt Options) (info Info,
 		}
 		made.remove()
 	}()
-	zr, err := decompress(in)
+	buffered := bufio.NewReaderSize(in, 256<<10)
+	zr, err := decompress(buffered)
 	if err != nil {
 		return Info{}, err
 	}
@@ -64,7 +66,7 @@ func Read(ctx context.Context, r io.Reader, dir string, opt Options) (info Info,
 	if err != nil {
 		return Info{}, err
 	}
-	if n, err := io.CopyN(io.Discard, in, 1); n > 0 || !errors.Is(err, io.EOF) {
+	if _, err := buffered.ReadByte(); !errors.Is(err, io.EOF) {
 		return Info{}, invalid(errors.New("something follows its end"))
 	}
 	return Info{Digest: digestOf(in.sum), SizeBytes: in.n, Manifest: m}, nil
@@ -74,7 +76,7 @@ func Read(ctx context.Context, r io.Reader, dir string, opt Options) (info Info,
 // nobody has checked against the members yet. Errors are those of Read.
 func Peek(ctx context.Context, r io.Reader, opt Options) (Manifest, error) {
 	in := &source{ctx: ctx, r: r, sum: sha256.New()}
-	zr, err := decompress(in)
+	zr, err := decompress(bufio.NewReaderSize(in, 256<<10))
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -87,7 +89,7 @@ func Peek(ctx context.Context, r io.Reader, opt Options) (Manifest, error) {
 }
 
 func decompress(r io.Reader) (*zstd.Decoder, error) {
-	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+	return zstd.NewReader(newFrame(r), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
 }
 
 func readTar(counted *meter, zr io.Reader, made *maker, opt Options) (Manifest, error) {

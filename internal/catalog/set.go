@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	_ "embed"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -73,18 +72,24 @@ type Set struct {
 	now     func() time.Time
 }
 
-// New makes a set. dir is the folder that fetched catalogs are kept in; it need
-// not exist.
-func New(places []Place, dir string, fetch Fetcher, now func() time.Time, log *slog.Logger) (*Set, error) {
+// Own makes a set of banger's own catalog alone.
+func Own() *Set {
 	c, err := Parse(builtin)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the catalog of banger: %w", err)
+		panic(err) // a test reads it
 	}
-	s := &Set{builtin: c, now: now}
+	return &Set{builtin: c, now: time.Now}
+}
+
+// New makes a set. dir is the folder that fetched catalogs are kept in; it need
+// not exist.
+func New(places []Place, dir string, fetch Fetcher, now func() time.Time, log *slog.Logger) *Set {
+	s := Own()
+	s.now = now
 	for _, p := range places {
 		s.places = append(s.places, newPlace(p, dir, fetch, now, log))
 	}
-	return s, nil
+	return s
 }
 
 // List gives all entries of a noun, those of each catalog in its own order. It

@@ -96,13 +96,8 @@ func newFixture(t *testing.T, places ...Place) *fixture {
 }
 
 // restart is the next daemon.
-func (f *fixture) restart(t *testing.T) {
-	t.Helper()
-	s, err := New(f.places, f.dir, f.web, func() time.Time { return f.clock }, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Set = s
+func (f *fixture) restart(*testing.T) {
+	f.Set = New(f.places, f.dir, f.web, func() time.Time { return f.clock }, slog.New(slog.DiscardHandler))
 }
 
 // listing is a catalog with images of these names.

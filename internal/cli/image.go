@@ -10,7 +10,7 @@ import (
 
 func (a *app) image() *cobra.Command {
 	return parent(&cobra.Command{Use: "image", Short: "Images that machines are made from", Example: "  banger image list\n  banger image catalog\n  banger image pull debian-bookworm"},
-		a.imageList(), a.imageShow(), a.imagePull(), a.imageImport(), a.imageRegister(), a.imagePromote(), a.imageDelete(), a.imagePrune(), a.imageCatalog())
+		a.imageList(), a.imageShow(), a.imagePull(), a.imageImport(), a.imageBundle(), a.imageRegister(), a.imagePromote(), a.imageDelete(), a.imagePrune(), a.imageCatalog())
 }
 
 func imageNames(ctx context.Context, c *client.Client) ([]string, error) {

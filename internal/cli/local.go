@@ -76,31 +76,6 @@ func answerRows[T any](a *app, list []T, header []string, name func(T) string, r
 	})
 }
 
-// catalog is the command of both nouns.
-func (a *app) catalog(noun string, list func(context.Context, *client.Client) ([]api.CatalogEntry, error)) *cobra.Command {
-	cmd := &cobra.Command{Use: "catalog [flags]", Short: "List what can be pulled by name", Example: "  banger " + noun + " catalog", Args: argCount(0, 0)}
-	a.outputFlags(cmd, true)
-	return a.leaf(cmd, func(ctx context.Context, _ []string) error {
-		c, err := a.connect()
-		if err != nil {
-			return err
-		}
-		entries, err := list(ctx, c)
-		if err != nil {
-			return err
-		}
-		return answerRows(a, entries, []string{"NAME", "KIND", "LOCAL", "DESCRIPTION"},
-			func(e api.CatalogEntry) string { return e.Name },
-			func(e api.CatalogEntry) []any {
-				local := "no"
-				if e.Local {
-					local = "yes"
-				}
-				return []any{e.Name, e.Kind, local, e.Description}
-			})
-	})
-}
-
 // catalogNames completes what can be pulled by name.
 func catalogNames(list func(*client.Client, context.Context) ([]api.CatalogEntry, error)) func(context.Context, *client.Client) ([]string, error) {
 	return func(ctx context.Context, c *client.Client) ([]string, error) {

@@ -27,6 +27,7 @@ type Config struct {
 	DebianMirror                      string              // empty: the host's, else Debian's own
 	Registries                        map[string]Registry // by host, as in references
 	VMDefaults                        VMDefaults
+	Catalogs                          []Catalog // in the order they are asked, behind banger's own
 
 	sources map[string]string // by key; absent means default
 }
@@ -143,6 +144,16 @@ func (c *Config) applyFile(path, data string) error {
 				return wrongValue(path, lineOf(data, name), name, err)
 			}
 			c.sources[registriesKey] = FromFile
+			continue
+		}
+		if name[0] == catalogsKey {
+			if len(name) > 1 && c.sources[catalogsKey] == FromFile {
+				continue // taken with the list
+			}
+			if err := setCatalogList(c, value); err != nil {
+				return wrongValue(path, lineOf(data, name), toml.Key{catalogsKey}, err)
+			}
+			c.sources[catalogsKey] = FromFile
 			continue
 		}
 		k, ok := keyNamed(name.String())

@@ -30,6 +30,7 @@ var keys = []key{
 	{"qemu_bin", text(func(c *Config) *string { return &c.QEMUBin }), func(c Config) any { return c.QEMUBin }},
 	{"debian_mirror", mirror, func(c Config) any { return c.DebianMirror }},
 	{registriesKey, setRegistries, func(c Config) any { return registriesOf(c) }},
+	{catalogsKey, setCatalogs, func(c Config) any { return append([]Catalog{}, c.Catalogs...) }},
 	{"vm_defaults.vcpu", vcpu, func(c Config) any { return c.VMDefaults.VCPU }},
 	{"vm_defaults.memory", size(func(c *Config) *int64 { return &c.VMDefaults.Memory }, ParseMemory), func(c Config) any { return c.VMDefaults.Memory }},
 	{"vm_defaults.disk_size", size(func(c *Config) *int64 { return &c.VMDefaults.DiskSize }, ParseDisk), func(c Config) any { return c.VMDefaults.DiskSize }},
@@ -42,7 +43,7 @@ var tables = map[string]bool{"vm_defaults": true}
 // later are keys of the contract that this version does nothing with. To accept
 // them would be to pretend.
 var later = []string{
-	"jailer_bin", "catalogs", "ssh_key_path", "bridge_name", "cidr", "tap_pool_size",
+	"jailer_bin", "ssh_key_path", "bridge_name", "cidr", "tap_pool_size",
 	"dns_listen", "default_dns", "stats_poll_interval", "auto_stop_stale_after", "file_sync",
 }
 

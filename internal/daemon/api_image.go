@@ -103,8 +103,20 @@ func (s *server) pruneImages(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, pruned)
 }
 
+func (s *server) bundleImage(w http.ResponseWriter, r *http.Request) error {
+	req, err := decodeBody[api.BundleImage](w, r)
+	if err != nil {
+		return err
+	}
+	return writeOperation(w)(s.images.Bundle(r.Context(), r.PathValue("name"), req))
+}
+
 func (s *server) imageCatalog(w http.ResponseWriter, r *http.Request) error {
-	entries, err := s.images.Catalog(r.Context())
+	q, err := decodeQuery[catalogQuery](r)
+	if err != nil {
+		return err
+	}
+	entries, err := s.images.Catalog(r.Context(), q.Refresh)
 	if err != nil {
 		return err
 	}

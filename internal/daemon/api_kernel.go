@@ -34,7 +34,11 @@ func (s *server) pullKernel(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *server) kernelCatalog(w http.ResponseWriter, r *http.Request) error {
-	entries, err := s.kernels.Catalog(r.Context())
+	q, err := decodeQuery[catalogQuery](r)
+	if err != nil {
+		return err
+	}
+	entries, err := s.kernels.Catalog(r.Context(), q.Refresh)
 	if err != nil {
 		return err
 	}

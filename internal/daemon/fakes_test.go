@@ -119,13 +119,20 @@ func (fakeImages) Register(_ context.Context, req api.RegisterImage) (api.Operat
 func (fakeImages) Promote(_ context.Context, ref string, _ api.PromoteImage) (api.Operation, error) {
 	return api.Operation{ID: "op7", Target: ref}, nil
 }
+func (fakeImages) Bundle(_ context.Context, ref string, _ api.BundleImage) (api.Operation, error) {
+	return api.Operation{ID: "op8", Target: ref}, nil
+}
 func (fakeImages) Delete(_ context.Context, ref string) (api.Result, error) {
 	return api.Result{Ref: ref, OK: true, Changed: true}, nil
 }
 func (fakeImages) Prune(_ context.Context, req api.PruneImages) (api.PrunedImages, error) {
 	return api.PrunedImages{DryRun: req.DryRun}, nil
 }
-func (fakeImages) Catalog(context.Context) ([]api.CatalogEntry, error) { return nil, nil }
+func (fakeImages) Catalog(context.Context, bool) ([]api.CatalogEntry, error) { return nil, nil }
+
+type fakeCatalogs struct{}
+
+func (fakeCatalogs) Catalogs() []api.Catalog { return []api.Catalog{{Name: "banger"}} }
 
 type fakeSystem struct{}
 
@@ -148,7 +155,7 @@ func (fakeKernels) Import(_ context.Context, req api.ImportKernel) (api.Operatio
 func (fakeKernels) Delete(_ context.Context, ref string, _ bool) (api.Result, error) {
 	return api.Result{Ref: ref, OK: true}, nil
 }
-func (fakeKernels) Catalog(context.Context) ([]api.CatalogEntry, error) { return nil, nil }
+func (fakeKernels) Catalog(context.Context, bool) ([]api.CatalogEntry, error) { return nil, nil }
 
 // fakeOperations is one operation, op1, that ends when end is closed.
 type fakeOperations struct{ end chan struct{} }

@@ -45,9 +45,11 @@ type imageService interface {
 	ImportStream(ctx context.Context, req api.ImportImage, body io.Reader) (api.Operation, error)
 	Register(ctx context.Context, req api.RegisterImage) (api.Operation, error)
 	Promote(ctx context.Context, ref string, req api.PromoteImage) (api.Operation, error)
+	Bundle(ctx context.Context, ref string, req api.BundleImage) (api.Operation, error)
 	Delete(ctx context.Context, ref string) (api.Result, error)
 	Prune(ctx context.Context, req api.PruneImages) (api.PrunedImages, error)
-	Catalog(ctx context.Context) ([]api.CatalogEntry, error)
+	// Catalog lists what can be pulled by name; refresh asks the catalogs anew.
+	Catalog(ctx context.Context, refresh bool) ([]api.CatalogEntry, error)
 }
 
 type kernelService interface {
@@ -56,7 +58,13 @@ type kernelService interface {
 	Pull(ctx context.Context, req api.Pull) (api.Operation, error)
 	Import(ctx context.Context, req api.ImportKernel) (api.Operation, error)
 	Delete(ctx context.Context, ref string, dryRun bool) (api.Result, error)
-	Catalog(ctx context.Context) ([]api.CatalogEntry, error)
+	// Catalog lists what can be pulled by name; refresh asks the catalogs anew.
+	Catalog(ctx context.Context, refresh bool) ([]api.CatalogEntry, error)
+}
+
+// catalogService tells of the catalogs themselves.
+type catalogService interface {
+	Catalogs() []api.Catalog
 }
 
 type systemService interface {

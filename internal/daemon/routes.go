@@ -60,7 +60,7 @@ func routes() []route {
 		{"GET", "/v1/run", change, (*server).run, api.Run{}, openapi.Reply{Upgrade: true}, "create a VM, run one command in it, end it; the connection is the lease"},
 
 		{"GET", "/v1/images", look, (*server).listImages, nil, ok([]api.Image{}), "list local images"},
-		{"GET", "/v1/images/catalog", look, (*server).imageCatalog, nil, ok([]api.CatalogEntry{}), "list images that can be pulled by name"},
+		{"GET", "/v1/images/catalog", look, (*server).imageCatalog, catalogQuery{}, ok([]api.CatalogEntry{}), "list images that can be pulled by name"},
 		{"GET", "/v1/images/{name}", look, (*server).showImage, nil, ok(api.Image{}), "show an image"},
 		{"POST", "/v1/images/pull", change, (*server).pullImage, api.PullImage{}, accepted(api.Operation{}), "pull an image; the operation's result is the image"},
 		{"POST", "/v1/images/import", change, (*server).importImage, api.ImportImage{}, accepted(api.Operation{}), "make an image from a file or folder of this host; the operation's result is the image"},
@@ -69,15 +69,17 @@ func routes() []route {
 		{"POST", "/v1/images/prune", change, (*server).pruneImages, api.PruneImages{}, ok(api.PrunedImages{}), "delete images and downloads that nothing uses"},
 		{"POST", "/v1/images/{name}/promote", change, (*server).promoteImage, api.PromoteImage{}, accepted(api.Operation{}), "copy a registered image under our management; the operation's result is the image"},
 		{"DELETE", "/v1/images/{name}", change, (*server).deleteImage, nil, ok(api.Result{}), "delete a name of an image, named exactly, and the image with its last"},
+		{"POST", "/v1/images/{name}/bundle", change, (*server).bundleImage, api.BundleImage{}, accepted(api.Operation{}), "write an image to one file; the operation's result is the bundle"},
 
 		{"GET", "/v1/kernels", look, (*server).listKernels, nil, ok([]api.Kernel{}), "list local kernels"},
-		{"GET", "/v1/kernels/catalog", look, (*server).kernelCatalog, nil, ok([]api.CatalogEntry{}), "list kernels that can be pulled by name"},
+		{"GET", "/v1/kernels/catalog", look, (*server).kernelCatalog, catalogQuery{}, ok([]api.CatalogEntry{}), "list kernels that can be pulled by name"},
 		{"GET", "/v1/kernels/{name}", look, (*server).showKernel, nil, ok(api.Kernel{}), "show a kernel"},
 		{"POST", "/v1/kernels/pull", change, (*server).pullKernel, api.Pull{}, accepted(api.Operation{}), "pull a kernel; the operation's result is the kernel"},
 		{"POST", "/v1/kernels/import", change, (*server).importKernel, api.ImportKernel{}, accepted(api.Operation{}), "make a kernel of what the user has; the operation's result is the kernel"},
 		{"DELETE", "/v1/kernels/{name}", change, (*server).deleteKernel, deleteKernelQuery{}, ok(api.Result{}), "delete a kernel, named exactly, that nothing uses"},
 
 		{"POST", "/v1/system/firecracker", change, (*server).fetchFirecracker, api.FetchFirecracker{}, accepted(api.Operation{}), "fetch a release of Firecracker; the operation's result says where it lies"},
+		{"GET", "/v1/catalogs", look, (*server).listCatalogs, nil, ok([]api.Catalog{}), "list the catalogs, and how each was last read"},
 
 		{"GET", "/v1/operations", look, (*server).listOperations, nil, ok([]api.Operation{}), "list operations"},
 		{"POST", "/v1/operations/prune", change, (*server).pruneOperations, nil, ok([]api.Operation{}), "forget finished operations"},

@@ -31,6 +31,7 @@ const (
 type services struct {
 	vms        vmService
 	images     imageService
+	catalogs   catalogService
 	kernels    kernelService
 	system     systemService
 	operations operationService

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/guestapi"
+	"github.com/bangervm/banger/internal/catalog"
 	"github.com/bangervm/banger/internal/debian"
 	"github.com/bangervm/banger/internal/fetch"
 	"github.com/bangervm/banger/internal/guestbin"
@@ -80,9 +81,16 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 	if err != nil {
 		return sv, nil, err
 	}
+	downloads := fetch.New(fetch.Options{Plain: plainHosts(o.Config), Agent: "banger/" + o.Info.Version})
+	configured, err := places(o.Config.Catalogs)
+	if err != nil {
+		return sv, nil, err
+	}
+	catalogs := catalog.New(configured, o.Layout.Catalogs(), downloads, time.Now, o.Log)
 	kernels := kernel.New(o.Layout, db, ops, o.Log, kernel.Options{Mirror: o.Config.DebianMirror})
 	images := image.New(o.Layout, db, ops, o.Log, image.Options{
-		Default: o.Config.DefaultImageName, Mirror: o.Config.DebianMirror,
+		Kernels: kernels, Sources: map[string]image.Source{image.FromBundle: image.Bundles{Downloads: downloads, Kernels: kernels, Now: time.Now}},
+		Default: o.Config.DefaultImageName, Mirror: o.Config.DebianMirror, Catalog: catalogs,
 		Registries: registries, Parse: image.Reference, Blobs: imageBlobs{blobs}, Event: events.Publish, KernelKnown: kernels.Known,
 	})
 	world := host.New(o.Getenv)
@@ -153,7 +161,7 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 		},
 	}
 	return services{
-		vms: httpVMs{vms}, images: images, kernels: kernels, system: releases, operations: httpOperations{ops}, events: events, doctor: check.run,
+		vms: httpVMs{vms}, images: images, kernels: kernels, catalogs: httpCatalogs{catalogs}, system: releases, operations: httpOperations{ops}, events: events, doctor: check.run,
 	}, made.close, nil
 }
 
@@ -219,7 +227,7 @@ func defaultImage(ctx context.Context, images *image.Manager, name string) (stri
 	if api.KindOf(err) != api.KindNotFound {
 		return name, err
 	}
-	entries, cerr := images.Catalog(ctx)
+	entries, cerr := images.Catalog(ctx, false)
 	if cerr != nil {
 		return name, cerr
 	}

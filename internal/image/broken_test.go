@@ -1,7 +1,6 @@
 package image
 
 import (
-	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -13,8 +12,8 @@ import (
 	"time"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/catalog"
 	"github.com/bangervm/banger/internal/debian"
-	"github.com/bangervm/banger/internal/pull"
 	"github.com/bangervm/banger/internal/pull/pulltest"
 )
 
@@ -71,17 +70,15 @@ func (m *faultyMirror) break_(f func(w http.ResponseWriter, path string, upstrea
 }
 
 // small is a recipe that takes seconds: two packages, unpacked, not installed.
-func small() Recipe {
-	return Recipe{Suite: "bookworm", Variant: "extract", Packages: []string{"hello", "base-files"}, Files: bookworm().Files}
+func small() catalog.Debian {
+	return catalog.Debian{Suite: "bookworm", Variant: "extract", Packages: []string{"hello", "base-files"}}
 }
 
 // real lets the catalog have one image, small, built from the recipe in earnest.
-func (f *fixture) real(recipe Recipe, mirror string) {
+func (f *fixture) real(recipe catalog.Debian, mirror string) {
 	f.opt.Build, f.opt.Mirror = Build, mirror
-	f.opt.Catalog = func(context.Context) ([]Entry, error) {
-		return []Entry{{Name: "small", Sources: []pull.Source{{Kind: FromDebian, Ref: "small"}}}}, nil
-	}
-	f.sources[FromDebian] = recipes{f.opt, map[string]Recipe{"small": recipe}}
+	f.opt.Catalog = entries{{Entry: catalog.Entry{Name: "small", Sources: []catalog.Source{{Kind: catalog.KindDebian, Debian: &recipe}}}}}
+	f.sources[FromDebian] = recipes{f.opt}
 }
 
 func TestBrokenDownload(t *testing.T) {

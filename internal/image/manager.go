@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/catalog"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/operation"
 	"github.com/bangervm/banger/internal/pull"
+	"github.com/bangervm/banger/internal/signature"
 	"github.com/bangervm/banger/internal/store"
 )
 
@@ -36,8 +38,11 @@ type Options struct {
 	Now    func() time.Time
 	// Build makes an image from a recipe; nil means Build of this package.
 	Build func(ctx context.Context, dir layout.ImageDir, recipe Recipe, opt BuildOptions) (Manifest, error)
-	// Catalog lists what can be pulled by name; nil means Embedded.
-	Catalog func(ctx context.Context) ([]Entry, error)
+	// CanBuild says why packages cannot be had on this host; nil looks, unless
+	// Build is another's.
+	CanBuild func(catalog.Debian) error
+	// Catalog has what can be pulled by name; nil means banger's own.
+	Catalog Catalog
 	// Registries is where layers come from; nil when there are none.
 	Registries Registries
 	// Sources make images from more kinds of origin than recipes, registries and
@@ -48,6 +53,8 @@ type Options struct {
 	KernelKnown func(ctx context.Context, name string) error
 	// Event announces what no operation tells of: image.deleted. It must not block.
 	Event func(kind, target string, data map[string]string)
+	// Kernels is what bundles take kernels from; nil means that there are none.
+	Kernels Kernels
 	// Blobs is the cache that Prune empties; nil when there is none.
 	Blobs Blobs
 	// Parse gives the full form of a registry's reference; short allows Docker's
@@ -70,6 +77,12 @@ type Manager struct {
 // New makes a manager and registers its operations. The caller calls Recover
 // before it lets anybody pull.
 func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, opt Options) *Manager {
+	if opt.CanBuild == nil {
+		opt.CanBuild = canBuild
+		if opt.Build != nil {
+			opt.CanBuild = func(catalog.Debian) error { return nil }
+		}
+	}
 	if opt.Build == nil {
 		opt.Build = Build
 	}
@@ -80,11 +93,11 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 		opt.Default = DefaultName
 	}
 	if opt.Catalog == nil {
-		opt.Catalog = func(context.Context) ([]Entry, error) { return Embedded(), nil }
+		opt.Catalog = catalog.Own()
 	}
 	m := &Manager{layout: l, store: s, ops: ops, log: log, opt: opt}
 	m.sources = map[string]Source{
-		FromDebian: recipes{opt, map[string]Recipe{DefaultName: bookworm()}},
+		FromDebian: recipes{opt},
 		fromFile:   own{m}, fromImage: promotions{m},
 	}
 	m.sources[FromArchive] = archived{m}
@@ -94,6 +107,7 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 	for kind, source := range opt.Sources {
 		m.sources[kind] = source
 	}
+	ops.Register(operation.Kind{Name: kindBundle, OnCrash: operation.Undo, Steps: m.bundleSteps})
 	m.pulls = pull.New(pull.Noun[store.Image, api.Image]{
 		Name: "image", Kinds: []string{kindPull, kindImport, kindRegister, kindPromote},
 		Catalog: m.entries, Known: m.known, Alias: m.alias, Plan: m.plan, End: m.endSpool, Check: m.check, Mend: mend, View: m.view,
@@ -140,8 +154,10 @@ func (m *Manager) KernelAhead(ctx context.Context, ref string) string {
 	if _, err := m.pulls.Find(ctx, ref); api.KindOf(err) != api.KindNotFound {
 		return ""
 	}
-	if e, err := m.entry(ctx, ref); err == nil {
-		return first(e.Kernel, DefaultKernel)
+	if bare(ref) {
+		if e, err := m.opt.Catalog.Find(ctx, catalog.Images, ref); err == nil {
+			return first(e.Kernel, DefaultKernel)
+		}
 	}
 	if m.opt.Parse != nil && !bare(ref) {
 		return DefaultKernel
@@ -151,15 +167,36 @@ func (m *Manager) KernelAhead(ctx context.Context, ref string) string {
 
 // Pull begins the pull of an image: of the catalog, else from a registry.
 func (m *Manager) Pull(ctx context.Context, req api.PullImage) (api.Operation, error) {
-	job, err := m.origin(ctx, req.Name, true)
+	var job pull.Job
+	var err error
+	if bundleFile(req.Name) {
+		job, err = bundleJob(req.Name)
+	} else {
+		job, err = m.origin(ctx, req.Name, true)
+	}
 	if err != nil {
 		return api.Operation{}, err
+	}
+	if req.PublicKey != "" {
+		if job.Source.Kind != FromBundle {
+			return api.Operation{}, api.Errorf(api.KindInvalid, "cannot pull image %q: a public key is for bundles that are a file or at an address", clip(req.Name)).
+				WithHint("banger image pull --help")
+		}
+		key, err := signature.ParseKey(req.PublicKey)
+		if err != nil {
+			return api.Operation{}, api.Errorf(api.KindInvalid, "cannot pull image %q: %w", clip(req.Name), err).WithHint("banger image pull --help")
+		}
+		job.Source.With = map[string]string{withKey: key.String()}
 	}
 	if req.As != "" {
 		if err := checkName(req.As); err != nil {
 			return api.Operation{}, err
 		}
 		job.Name, job.Named = req.As, true
+	}
+	if job.Name == "" {
+		return api.Operation{}, api.Errorf(api.KindInvalid, "cannot pull bundle %q: its file's name is no name for an image: give --name NAME", clip(shown(req.Name))).
+			WithHint("banger image pull --help")
 	}
 	if err := checkPlatform(req.Platform); err != nil {
 		return api.Operation{}, err
@@ -176,12 +213,18 @@ func (m *Manager) known(ctx context.Context, ref string) (pull.Job, error) {
 // origin finds out what a reference names that is not here: an entry of the
 // catalog or something in a registry, by a short name only where short allows.
 func (m *Manager) origin(ctx context.Context, ref string, short bool) (pull.Job, error) {
-	_, err := m.entry(ctx, ref)
-	if err == nil {
-		return pull.Job{Name: ref, Source: pull.Source{Kind: FromCatalog, Ref: ref}}, nil
+	if bare(ref) {
+		_, err := m.opt.Catalog.Find(ctx, catalog.Images, ref)
+		if err == nil {
+			return pull.Job{Name: ref, Source: pull.Source{Kind: FromCatalog, Ref: ref}}, nil
+		}
+		if api.KindOf(err) != api.KindNotFound {
+			return pull.Job{}, err
+		}
 	}
-	if api.KindOf(err) != api.KindNotFound && bare(ref) {
-		return pull.Job{}, err
+	if bundleFile(ref) {
+		return pull.Job{}, api.Errorf(api.KindInvalid, "cannot use image %q: a bundle is pulled first, and then used by its name", clip(shown(ref))).
+			WithHint("banger image pull %s", shown(ref))
 	}
 	if m.opt.Parse == nil {
 		return pull.Job{}, m.pulls.Unknown(ctx, ref)
@@ -240,36 +283,9 @@ func (m *Manager) deleted(i store.Image, gone bool) {
 	}
 }
 
-// Catalog lists what can be pulled.
-func (m *Manager) Catalog(ctx context.Context) ([]api.CatalogEntry, error) {
-	return m.pulls.Catalog(ctx)
-}
-
-func (m *Manager) entries(ctx context.Context) ([]api.CatalogEntry, error) {
-	all, err := m.opt.Catalog(ctx)
-	list := make([]api.CatalogEntry, 0, len(all))
-	for _, e := range all {
-		kind := ""
-		if len(e.Sources) > 0 {
-			kind = e.Sources[0].Kind
-		}
-		list = append(list, api.CatalogEntry{Name: e.Name, Kind: kind, Description: e.Description})
-	}
-	return list, err
-}
-
-// entry finds an entry of the catalog.
-func (m *Manager) entry(ctx context.Context, name string) (Entry, error) {
-	all, err := m.opt.Catalog(ctx)
-	for _, e := range all {
-		if e.Name == name {
-			return e, nil
-		}
-	}
-	if err == nil {
-		err = api.Errorf(api.KindNotFound, "cannot find image %q: the catalog does not have it", name)
-	}
-	return Entry{}, err
+// Catalog lists what can be pulled; refresh asks the catalogs for what is new.
+func (m *Manager) Catalog(ctx context.Context, refresh bool) ([]api.CatalogEntry, error) {
+	return m.pulls.Catalog(ctx, refresh)
 }
 
 // checkName refuses what no image can be called.

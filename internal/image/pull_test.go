@@ -97,7 +97,7 @@ func TestAutoPullImageMissing(t *testing.T) {
 		t.Errorf("root file system: %q, %v", b, err)
 	}
 	f.NothingLeft(t)
-	catalog, err := f.Catalog(t.Context())
+	catalog, err := f.Catalog(t.Context(), false)
 	if err != nil || len(catalog) == 0 || !catalog[0].Local {
 		t.Errorf("catalog: %+v, %v", catalog, err)
 	}

@@ -20,7 +20,7 @@ func TestBuildRealImage(t *testing.T) {
 		dir = t.TempDir()
 	}
 	var last debian.Progress
-	m, err := Build(t.Context(), layout.ImageDir{Dir: dir}, bookworm(), BuildOptions{
+	m, err := Build(t.Context(), layout.ImageDir{Dir: dir}, DefaultRecipe(), BuildOptions{
 		Mirrors: debian.HostMirrors("/"), AptOptions: debian.HostAptOptions(t.Context()), TempDir: debian.TempDir(), Now: time.Now(),
 		Report: func(p debian.Progress) {
 			if p.Stage != last.Stage {

@@ -1,7 +1,10 @@
 package image
 
 import (
+	"context"
+
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/catalog"
 )
 
 // Recipe is an image as a set of Debian packages.
@@ -23,24 +26,26 @@ type File struct {
 	Text string
 }
 
-// bookworm is what a developer expects on first login.
-func bookworm() Recipe {
-	return Recipe{
-		Suite:   "bookworm",
-		Variant: "minbase",
-		Packages: []string{
-			"bash", "coreutils", "apt", "debian-archive-keyring", "git", "curl", "ca-certificates", "iproute2", "iputils-ping", "netbase",
-			"procps", "kmod", "less", "vim-tiny", "sudo", "openssh-client", "rsync", "make", "python3",
-		},
-		TreeBytes: 700 << 20, ImageBytes: 400 << 20,
-		Config: api.ImageConfig{Env: []string{"LANG=C.UTF-8"}},
-		Files: []File{
-			{"etc/default/locale", "LANG=C.UTF-8\n"},
-			{"etc/hostname", "banger\n"},
-			{"etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"},
-			{"etc/resolv.conf", "# written at each start\n"},
-			{"etc/machine-id", ""},
-		},
+// recipeOf is the recipe of a catalog's set of packages.
+func recipeOf(d catalog.Debian) Recipe {
+	r := Recipe{
+		Suite: d.Suite, Variant: d.Variant, Packages: d.Packages, Config: api.ImageConfig{Env: d.Env},
+		TreeBytes: d.TreeBytes, ImageBytes: d.ImageBytes, Files: standardFiles(),
+	}
+	if r.Variant == "" {
+		r.Variant = "minbase"
+	}
+	return r
+}
+
+// standardFiles are what every image built from packages has of ours.
+func standardFiles() []File {
+	return []File{
+		{"etc/default/locale", "LANG=C.UTF-8\n"},
+		{"etc/hostname", "banger\n"},
+		{"etc/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n"},
+		{"etc/resolv.conf", "# written at each start\n"},
+		{"etc/machine-id", ""},
 	}
 }
 
@@ -58,4 +63,13 @@ var leftovers = [...]string{
 
 // DefaultRecipe is what DefaultName is built from; the benchmark gives it to
 // mmdebstrap alone.
-func DefaultRecipe() Recipe { return bookworm() }
+func DefaultRecipe() Recipe {
+	for _, i := range catalog.Own().List(context.Background(), catalog.Images, false) {
+		for _, s := range i.Sources {
+			if i.Name == DefaultName && s.Debian != nil {
+				return recipeOf(*s.Debian)
+			}
+		}
+	}
+	panic("banger's own catalog has no " + DefaultName) // a test asks for it
+}

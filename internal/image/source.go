@@ -2,12 +2,13 @@ package image
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/catalog"
 	"github.com/bangervm/banger/internal/debian"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/pull"
@@ -26,7 +27,7 @@ type Source interface {
 // adds others.
 const (
 	FromCatalog = "catalog" // Ref is the name of an entry
-	FromDebian  = "debian"  // Ref is the name of a recipe
+	FromDebian  = "debian"  // Ref is the name of the entry, With has its packages
 	FromOCI     = "oci"     // Ref is a registry's reference in full
 	FromBundle  = "bundle"  // Ref is a path or a URL
 )
@@ -34,28 +35,11 @@ const (
 // withKernel is the key of pull.Source.With that names the kernel to boot.
 const withKernel = "kernel"
 
-// Entry is one image that can be pulled by its bare name.
-type Entry struct {
-	Name        string
-	Description string
-	Kernel      string // that it boots; empty is the default kernel
-	// Sources are tried in order: the next where one cannot be had here.
-	Sources []pull.Source
-}
-
 // DefaultName is the image for whoever names none.
 const DefaultName = "debian-bookworm"
 
 // DefaultKernel is the kernel an image boots that names no other.
 const DefaultKernel = "debian-bookworm-cloud"
-
-// Embedded is the catalog that comes with banger.
-func Embedded() []Entry {
-	return []Entry{{
-		Name: DefaultName, Description: "Debian 12 with a developer's tools, built on this host from the signed archive",
-		Kernel: DefaultKernel, Sources: []pull.Source{{Kind: FromDebian, Ref: DefaultName}},
-	}}
-}
 
 // plan looks at the source of a job.
 func (m *Manager) plan(ctx context.Context, job pull.Job, report pull.Report) (plan pull.Plan[store.Image], err error) {
@@ -80,7 +64,10 @@ func (m *Manager) plan(ctx context.Context, job pull.Job, report pull.Report) (p
 func (m *Manager) planSource(ctx context.Context, from pull.Source, report pull.Report) (pull.Plan[store.Image], error) {
 	s := m.sources[from.Kind]
 	if s == nil {
-		return pull.Plan[store.Image]{}, api.Errorf(api.KindUnsupported, "cannot make an image from %s: this banger does not know how (%s)", from.Ref, from.Kind)
+		return pull.Plan[store.Image]{}, unknownKind(from)
+	}
+	if err := checkArch(from); err != nil {
+		return pull.Plan[store.Image]{}, err
 	}
 	plan, err := s.Plan(ctx, from, report)
 	if err != nil {
@@ -102,81 +89,6 @@ func (m *Manager) planSource(ctx context.Context, from pull.Source, report pull.
 	return plan, nil
 }
 
-// planEntry looks at the sources of a catalog entry until one can be had.
-func (m *Manager) planEntry(ctx context.Context, name string, report pull.Report) (pull.Plan[store.Image], error) {
-	e, err := m.entry(ctx, name)
-	if err != nil {
-		return pull.Plan[store.Image]{}, err
-	}
-	plan, rest, err := m.firstOf(ctx, e.Sources, nil, report)
-	if err != nil {
-		return plan, err
-	}
-	describe, make := plan.Describe, plan.Make
-	plan.Describe = func(i store.Image) store.Image {
-		i = describe(i)
-		i.Reference = e.Name // whichever source it was: the name is the entry's own
-		if i.Kernel == "" {
-			i.Kernel = e.Kernel
-		}
-		return i
-	}
-	if plan.Key == "" {
-		plan.Key = "catalog " + name
-	}
-	plan.Make = func(ctx context.Context, dir, tempDir string, report pull.Report) (store.Image, error) {
-		i, err := make(ctx, dir, tempDir, report)
-		for err != nil && elsewhere(err) && len(rest) > 0 && ctx.Err() == nil {
-			var next pull.Plan[store.Image]
-			if next, rest, err = m.firstOf(ctx, rest, err, report); err != nil {
-				break
-			}
-			if err = clearFolder(dir); err != nil {
-				break
-			}
-			i, err = next.Make(ctx, dir, tempDir, report)
-			if next.Close != nil {
-				next.Close()
-			}
-			i = next.Describe(i)
-		}
-		return i, err
-	}
-	return plan, nil
-}
-
-// firstOf plans the first of the sources that can be had, and gives those after
-// it. before is why those that went before could not.
-func (m *Manager) firstOf(ctx context.Context, sources []pull.Source, before error, report pull.Report) (pull.Plan[store.Image], []pull.Source, error) {
-	for i, s := range sources {
-		if before != nil {
-			m.log.WarnContext(ctx, "source of an image not to be had, trying the next", "next", s.Ref, "error", before)
-			report("trying "+s.Ref, api.Progress{})
-		}
-		plan, err := m.planSource(ctx, s, report)
-		if err == nil {
-			return plan, sources[i+1:], nil
-		}
-		if before != nil {
-			e := api.AsError(err)
-			err = api.Errorf(e.Kind, "%w; before that: %w", err, before).WithHint("%s", api.AsError(before).Hint)
-		}
-		if !elsewhere(err) {
-			return plan, nil, err
-		}
-		before = err
-	}
-	if before == nil {
-		before = api.Errorf(api.KindInternal, "the catalog entry has no source")
-	}
-	return pull.Plan[store.Image]{}, nil, before
-}
-
-// elsewhere says that what failed may well be had from another source.
-func elsewhere(err error) bool {
-	return slices.Contains([]api.Kind{api.KindUnavailable, api.KindUnsupported, api.KindNotFound, api.KindDenied}, api.KindOf(err))
-}
-
 // clearFolder removes what is in a folder.
 func clearFolder(dir string) error {
 	entries, err := os.ReadDir(dir)
@@ -187,15 +99,16 @@ func clearFolder(dir string) error {
 }
 
 // recipes makes images from Debian packages.
-type recipes struct {
-	opt Options
-	all map[string]Recipe
-}
+type recipes struct{ opt Options }
 
+// Plan says, before anything is fetched, what the host lacks for it.
 func (r recipes) Plan(_ context.Context, from pull.Source, _ pull.Report) (pull.Plan[store.Image], error) {
-	recipe, ok := r.all[from.Ref]
-	if !ok {
+	var d catalog.Debian
+	if err := json.Unmarshal([]byte(from.With[withPackages]), &d); err != nil {
 		return pull.Plan[store.Image]{}, api.Errorf(api.KindUnsupported, "cannot build image %q: this banger has no such recipe", from.Ref)
+	}
+	if err := r.opt.CanBuild(d); err != nil {
+		return pull.Plan[store.Image]{}, cannotHere{err}
 	}
 	return pull.Plan[store.Image]{
 		Key: "debian " + from.Ref,
@@ -208,7 +121,7 @@ func (r recipes) Plan(_ context.Context, from pull.Source, _ pull.Report) (pull.
 			if err != nil {
 				return store.Image{}, err
 			}
-			m, err := r.opt.Build(ctx, layout.ImageDir{Dir: dir}, recipe, BuildOptions{
+			m, err := r.opt.Build(ctx, layout.ImageDir{Dir: dir}, recipeOf(d), BuildOptions{
 				Mirrors: mirrors, AptOptions: debian.HostAptOptions(ctx), TempDir: tempDir, Now: r.opt.Now(), Report: pull.Debian(report),
 			})
 			if err != nil {
@@ -219,4 +132,12 @@ func (r recipes) Plan(_ context.Context, from pull.Source, _ pull.Report) (pull.
 			return i, nil
 		},
 	}, nil
+}
+
+// canBuild looks for what a build needs on this host.
+func canBuild(d catalog.Debian) error {
+	if _, err := debian.Check(); err != nil {
+		return err
+	}
+	return debian.CheckKeys("", d.Suite, d.Keys)
 }

@@ -43,6 +43,7 @@ type Options struct {
 // goroutines.
 type Manager struct {
 	layout  layout.Layout
+	ops     *operation.Registry
 	opt     Options
 	catalog []entry
 	store   Store
@@ -61,7 +62,7 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 	if opt.Default == "" {
 		opt.Default = DefaultName
 	}
-	m := &Manager{layout: l, opt: opt, catalog: embedded(), store: s}
+	m := &Manager{layout: l, ops: ops, opt: opt, catalog: embedded(), store: s}
 	m.pulls = pull.New(pull.Noun[store.Kernel, api.Kernel]{
 		Name: "kernel", Kinds: []string{"kernel.pull", importOperation}, Forget: true,
 		Catalog: m.entries, Known: m.known, Plan: m.plan, Check: m.check, View: toAPI,
@@ -114,8 +115,8 @@ func (m *Manager) Show(ctx context.Context, ref string) (api.Kernel, error) {
 }
 
 // Catalog lists what can be pulled.
-func (m *Manager) Catalog(ctx context.Context) ([]api.CatalogEntry, error) {
-	return m.pulls.Catalog(ctx)
+func (m *Manager) Catalog(ctx context.Context, refresh bool) ([]api.CatalogEntry, error) {
+	return m.pulls.Catalog(ctx, refresh)
 }
 
 // check looks whether the kernel's files are whole.
@@ -135,10 +136,10 @@ func (m *Manager) check(k store.Kernel) (wrong string, err error) {
 	return wrong, nil
 }
 
-func (m *Manager) entries(context.Context) ([]api.CatalogEntry, error) {
+func (m *Manager) entries(context.Context, bool) ([]api.CatalogEntry, error) {
 	list := make([]api.CatalogEntry, 0, len(m.catalog))
 	for _, e := range m.catalog {
-		list = append(list, api.CatalogEntry{Name: e.name, Kind: e.kind(), Description: e.description})
+		list = append(list, api.CatalogEntry{Name: e.name, Kind: e.kind(), Description: e.description, Catalog: "banger", Sources: []string{e.kind()}})
 	}
 	return list, nil
 }
@@ -167,6 +168,9 @@ func (m *Manager) entry(name string) (entry, bool) {
 func (m *Manager) plan(_ context.Context, job pull.Job, _ pull.Report) (pull.Plan[store.Kernel], error) {
 	if job.Source.Kind == fromPath {
 		return m.planImport(job), nil
+	}
+	if job.Source.Kind == fromBundle {
+		return m.planFiles(job)
 	}
 	name := job.Source.Ref
 	e, ok := m.entry(name)

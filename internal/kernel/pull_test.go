@@ -100,7 +100,7 @@ func TestAutoPullKernelMissing(t *testing.T) {
 		t.Errorf("vmlinux: %q, %v", b, err)
 	}
 	f.NothingLeft(t)
-	catalog, err := f.Catalog(t.Context())
+	catalog, err := f.Catalog(t.Context(), false)
 	if err != nil || len(catalog) == 0 || !catalog[0].Local {
 		t.Errorf("catalog: %+v, %v", catalog, err)
 	}

@@ -165,6 +165,9 @@ func (l Layout) Firecracker() string { return filepath.Join(l.State, "firecracke
 // cache because all of it can be had again: losing it costs time, never an image.
 func (l Layout) Blobs() string { return filepath.Join(l.Cache, "blobs") }
 
+// Catalogs holds the configured catalogs as they were last read.
+func (l Layout) Catalogs() string { return filepath.Join(l.Cache, "catalogs") }
+
 // GuestCPIO is the initramfs part with the guest binary of one build.
 func (l Layout) GuestCPIO(build string) string {
 	return filepath.Join(l.Cache, "guest-"+build+".cpio")

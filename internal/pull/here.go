@@ -43,12 +43,12 @@ func (p *Puller[R, V]) Show(ctx context.Context, ref string) (V, error) {
 }
 
 // Catalog lists what can be pulled, and says what of it is here.
-func (p *Puller[R, V]) Catalog(ctx context.Context) ([]api.CatalogEntry, error) {
+func (p *Puller[R, V]) Catalog(ctx context.Context, refresh bool) ([]api.CatalogEntry, error) {
 	names, err := p.names(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list, err := p.noun.Catalog(ctx)
+	list, err := p.noun.Catalog(ctx, refresh)
 	for i := range list {
 		list[i].Local = slices.Contains(names, list[i].Name)
 	}

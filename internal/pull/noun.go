@@ -61,8 +61,9 @@ type Noun[R, V any] struct {
 	Name string // image, kernel
 	// Kinds are those of its operations; the first is <name>.pull.
 	Kinds []string
-	// Catalog lists what can be pulled; Local is left unset.
-	Catalog func(ctx context.Context) ([]api.CatalogEntry, error)
+	// Catalog lists what can be pulled; Local is left unset. refresh asks those who
+	// have the lists for what is new.
+	Catalog func(ctx context.Context, refresh bool) ([]api.CatalogEntry, error)
 	// Known says how to get what ref means without being told more. It is of kind
 	// not-found when there is no way.
 	Known func(ctx context.Context, ref string) (Job, error)

@@ -180,7 +180,7 @@ func (p *Puller[R, V]) Unknown(ctx context.Context, name string) *api.Error {
 	if lerr != nil {
 		p.log.WarnContext(ctx, "no near names from the store", "error", lerr)
 	}
-	entries, cerr := p.noun.Catalog(ctx)
+	entries, cerr := p.noun.Catalog(ctx, false)
 	if cerr != nil {
 		p.log.WarnContext(ctx, "no near names from the catalog", "error", cerr)
 	}
