@@ -62,6 +62,9 @@ type Config struct {
 	Seed []byte `json:"seed"`
 	// Token admits to BulkPort: 64 characters of lower-case hex.
 	Token string `json:"token"`
+	// VsockToken makes the agent ask for Token at the start of each vsock
+	// connection too, where others on the host than the VM's owner can connect.
+	VsockToken bool `json:"vsock_token,omitempty"`
 }
 
 // ProbeReply is the line a probe guest prints before it resets.

@@ -235,9 +235,13 @@ func (i *initProcess) serveLink(ctx context.Context) error {
 		i.run(func() { i.agent.serveStream(ctx, i.log, openPort) })
 		return nil
 	}
-	l, err := listenVsock(guestapi.VsockPort)
+	vsock, err := listenVsock(guestapi.VsockPort)
 	if err != nil {
 		return fmt.Errorf("cannot listen for the host: %w", err)
+	}
+	var l net.Listener = vsock
+	if i.cfg.VsockToken {
+		l = newBulkListener(vsock, i.cfg.Token)
 	}
 	i.run(func() {
 		i.fatal(fmt.Errorf("cannot go on: the guest link ended: %w", i.agent.Serve(l)))

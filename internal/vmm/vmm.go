@@ -31,6 +31,9 @@ type Spec struct {
 	// Cmdline is what the caller adds to the driver's own kernel parameters.
 	Cmdline []string `json:"cmdline,omitempty"`
 	Disks   []Disk   `json:"disks"`
+	// LinkToken is sent first on each connection of the guest link, where other
+	// users of the host can reach the guest: guestapi.Config.VsockToken.
+	LinkToken string `json:"link_token,omitempty"`
 	// Network is nil for a machine with no network device.
 	Network *NIC `json:"network,omitempty"`
 	// RunDir holds the driver's sockets; it exists and is private.

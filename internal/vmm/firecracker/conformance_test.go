@@ -13,7 +13,7 @@ import (
 // The suite with the real Firecracker and real guests, for the lab: it needs a
 // /dev/kvm that works.
 func TestConformance(t *testing.T) {
-	specs := vmmtest.RealSpecs(t, vmm.KVM, guestapi.TransportVsock)
+	specs := vmmtest.RealSpecs(t, vmm.KVM, guestapi.TransportVsock, "")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

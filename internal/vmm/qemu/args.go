@@ -15,17 +15,15 @@ import (
 const (
 	fdQMP     = 3 // connected: the machine protocol
 	fdConsole = 4 // connected: the guest's serial port
-	fdLink    = 5 // listening: the guest link
+	fdLink    = 5 // the guest link: a listening socket, or vhost-vsock with its context id set
 )
 
 // transports is how many virtio devices the microvm machine has places for.
 const transports = 8
 
-// arguments is QEMU's command line for the machine.
-func arguments(spec vmm.Spec, khz int64) ([]string, error) {
-	if err := validate(spec); err != nil {
-		return nil, err
-	}
+// arguments is QEMU's command line for a machine that validate has nothing
+// against; cid is for a guest link over vsock.
+func arguments(spec vmm.Spec, khz int64, cid uint32) []string {
 	accel, cpu := "kvm", "host"
 	if spec.Accelerator == vmm.TCG {
 		// TCG runs a string instruction byte by byte: a guest told that it has
@@ -75,11 +73,15 @@ func arguments(spec vmm.Spec, khz int64) ([]string, error) {
 		}
 		device(v)
 	}
-	args = append(args, "-chardev", fmt.Sprintf("socket,id=link,fd=%d,server=on,wait=off", fdLink))
-	device(map[string]any{"driver": "virtio-serial-device", "id": "serial", "max_ports": 2})
-	args = append(args, "-device", jsonArg(map[string]any{
-		"driver": "virtserialport", "chardev": "link", "name": guestapi.PortName, "bus": "serial.0", "nr": 1,
-	}))
+	if spec.Transport == guestapi.TransportVsock {
+		device(map[string]any{"driver": "vhost-vsock-device", "vhostfd": strconv.Itoa(fdLink), "guest-cid": cid})
+	} else {
+		args = append(args, "-chardev", fmt.Sprintf("socket,id=link,fd=%d,server=on,wait=off", fdLink))
+		device(map[string]any{"driver": "virtio-serial-device", "id": "serial", "max_ports": 2})
+		args = append(args, "-device", jsonArg(map[string]any{
+			"driver": "virtserialport", "chardev": "link", "name": guestapi.PortName, "bus": "serial.0", "nr": 1,
+		}))
+	}
 	if n := spec.Network; n != nil {
 		args = append(args, "-netdev", jsonArg(map[string]any{
 			"type": "stream", "id": "net", "server": false, "addr": map[string]any{"type": "unix", "path": n.Socket},
@@ -90,7 +92,7 @@ func arguments(spec vmm.Spec, khz int64) ([]string, error) {
 		}
 		device(v)
 	}
-	return args, nil
+	return args
 }
 
 // diskNode is QEMU's name for the disk of that place in the spec.
@@ -124,6 +126,10 @@ func validate(spec vmm.Spec) error {
 		return invalid("no kernel given")
 	case spec.RunDir == "":
 		return invalid("no folder for sockets given")
+	case spec.Transport == guestapi.TransportVsock && spec.LinkToken == "":
+		return invalid("a guest link over vsock needs a token: other users of the host reach the guest")
+	case spec.Transport != "" && spec.Transport != guestapi.TransportSerial && spec.Transport != guestapi.TransportVsock:
+		return invalid("QEMU has no guest link over %q", spec.Transport)
 	}
 	devices := len(spec.Disks) + 1
 	if spec.Network != nil {

@@ -1,23 +1,56 @@
 package qemu
 
 import (
+	"context"
+	"io"
+	"strings"
 	"testing"
 
 	"github.com/bangervm/banger/guestapi"
+	"github.com/bangervm/banger/internal/guestlink"
 	"github.com/bangervm/banger/internal/vmm"
 	"github.com/bangervm/banger/internal/vmm/vmmtest"
 )
 
 // The suite with real guests, in emulation.
 func TestConformance(t *testing.T) {
-	specs := vmmtest.RealSpecs(t, vmm.TCG, guestapi.TransportSerial)
+	specs := vmmtest.RealSpecs(t, vmm.TCG, guestapi.TransportSerial, "")
 	newTestDriver(t) // skips where there is no QEMU
 	vmmtest.Run(t, func(t *testing.T) vmm.Driver { return newTestDriver(t) }, specs)
 }
 
 // The same with KVM, for the lab: elsewhere it may lie.
 func TestConformanceKVM(t *testing.T) {
-	specs := vmmtest.RealSpecs(t, vmm.KVM, guestapi.TransportSerial)
+	specs := vmmtest.RealSpecs(t, vmm.KVM, guestapi.TransportSerial, "")
 	newTestDriver(t)
 	vmmtest.Run(t, func(t *testing.T) vmm.Driver { return newTestDriver(t) }, specs)
+}
+
+// With KVM and the guest link over vhost-vsock, for the lab: elsewhere it is
+// seldom there.
+func TestConformanceVsock(t *testing.T) {
+	specs := vmmtest.RealSpecs(t, vmm.KVM, guestapi.TransportVsock, strings.Repeat("0", 64))
+	newTestDriver(t)
+	vmmtest.Run(t, func(t *testing.T) vmm.Driver { return newTestDriver(t) }, specs)
+	t.Run("StrangersAreNotServed", func(t *testing.T) { strangers(t, specs(t)) })
+}
+
+// strangers: any user of the host can connect to a guest over vhost-vsock;
+// without the token nobody gets an answer.
+func strangers(t *testing.T, spec vmm.Spec) {
+	m := start(t, newTestDriver(t), spec, io.Discard)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	if _, err := guestlink.NewClient(m.DialGuest, nil).Health(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for name, token := range map[string]string{"none": "", "a wrong one": strings.Repeat("1", 64)} {
+		stranger := newVsockLink(m.link.(*vsockLink).cid, token)
+		if h, err := guestlink.NewClient(stranger.Dial, nil).Health(ctx); err == nil {
+			t.Errorf("token %s: the agent said %+v", name, h)
+		}
+		if ctx.Err() != nil {
+			t.Errorf("token %s: not refused, only never answered", name)
+		}
+	}
 }

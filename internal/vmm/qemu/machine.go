@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/bangervm/banger/api"
-	"github.com/bangervm/banger/internal/guestlink"
 	"github.com/bangervm/banger/internal/vmm"
 	"github.com/bangervm/banger/internal/vmm/child"
 	"github.com/bangervm/banger/internal/vmm/console"
@@ -25,10 +24,10 @@ type Machine struct {
 	log        *slog.Logger
 	process    *child.Process
 	qmp        *qmp.Client
-	mux        *guestlink.Mux
+	link       link
 	words      *child.Output
 	scan       console.Scanner
-	linkSocket string
+	linkSocket string          // empty with vsock
 	disks      map[string]disk // the writable ones, by serial
 	events     chan qmp.Event  // from the QMP reader to keepRunning
 	waits      chan string     // holds one: see Waits
@@ -42,6 +41,12 @@ type Machine struct {
 	killed   bool   // Kill was called
 	shutdown string // the reason in QEMU's SHUTDOWN event
 	paused   bool   // Pause was called, and Resume was not
+}
+
+// link opens streams to the agent; Close ends those who dial.
+type link interface {
+	Dial(ctx context.Context) (net.Conn, error)
+	Close() error
 }
 
 var (
@@ -78,7 +83,7 @@ func (m *Machine) DialGuest(ctx context.Context) (net.Conn, error) {
 	if err := m.gate("reach the guest of"); err != nil {
 		return nil, err
 	}
-	c, err := m.mux.Dial(ctx)
+	c, err := m.link.Dial(ctx)
 	if err != nil {
 		if gone := m.gate("reach the guest of"); gone != nil {
 			return nil, gone
@@ -202,8 +207,10 @@ func (m *Machine) watch(copied <-chan struct{}, serial net.Conn) {
 	<-copied
 	serial.Close()
 	<-stopped
-	m.mux.Close()
-	os.Remove(m.linkSocket)
+	m.link.Close()
+	if m.linkSocket != "" {
+		os.Remove(m.linkSocket)
+	}
 	m.exit = m.ending(at)
 	m.words.Close()
 	m.log.Debug("qemu ended", "vm", m.id, "reason", m.exit.Reason, "detail", m.exit.Detail)

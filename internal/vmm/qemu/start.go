@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/guestlink"
 	"github.com/bangervm/banger/internal/vmm"
 	"github.com/bangervm/banger/internal/vmm/child"
@@ -35,11 +36,10 @@ func (d *Driver) Start(ctx context.Context, spec vmm.Spec, out io.Writer) (vmm.M
 	if spec.Accelerator == vmm.TCG {
 		khz = tscKHz(d.tsc)
 	}
-	args, err := arguments(spec, khz)
-	if err != nil {
+	if err := validate(spec); err != nil {
 		return nil, err
 	}
-	m, err := d.launch(ctx, path, args, spec, out)
+	m, err := d.launch(ctx, path, khz, spec, out)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func (d *Driver) Start(ctx context.Context, spec vmm.Spec, out io.Writer) (vmm.M
 	return m, nil
 }
 
-func (d *Driver) launch(ctx context.Context, path string, args []string, spec vmm.Spec, out io.Writer) (_ *Machine, err error) {
+func (d *Driver) launch(ctx context.Context, path string, khz int64, spec vmm.Spec, out io.Writer) (_ *Machine, err error) {
 	var undo []func()
 	defer func() {
 		if err != nil {
@@ -72,13 +72,12 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 	}
 	defer serialFD.Close()
 	undo = append(undo, func() { serial.Close() })
-	link := filepath.Join(spec.RunDir, linkSocket)
-	linkFD, err := listen(link)
+	e, err := d.openLink(spec)
 	if err != nil {
-		return nil, fail(err)
+		return nil, err
 	}
-	defer linkFD.Close()
-	undo = append(undo, func() { os.Remove(link) })
+	defer e.file.Close()
+	undo = append(undo, e.close)
 	words, err := child.NewOutput(spec.LogFile)
 	if err != nil {
 		return nil, fail(err)
@@ -92,9 +91,9 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 		}
 	}
 
-	cmd := exec.Command(path, args...)
+	cmd := exec.Command(path, arguments(spec, khz, e.cid)...)
 	cmd.Stdout, cmd.Stderr = words, words
-	cmd.ExtraFiles = []*os.File{controlFD, serialFD, linkFD}
+	cmd.ExtraFiles = []*os.File{controlFD, serialFD, e.file}
 	cmd.Dir = "/"
 	p, err := child.Start(cmd)
 	if err != nil {
@@ -103,7 +102,7 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 	undo = append(undo, p.End)
 
 	m := &Machine{
-		id: spec.ID, log: d.log, process: p, words: words, linkSocket: link, disks: disks,
+		id: spec.ID, log: d.log, process: p, words: words, link: e.link, linkSocket: e.socket, disks: disks,
 		done: make(chan struct{}), events: make(chan qmp.Event, 64), waits: make(chan string, 1),
 		lost: make(chan struct{}, 1), started: time.Now(), stopping: make(chan struct{}),
 	}
@@ -120,11 +119,6 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 		p.End()
 		return nil, d.explain(ctx, spec, err, p, words)
 	}
-	m.mux = guestlink.NewMux(func(ctx context.Context) (net.Conn, error) {
-		var dialer net.Dialer
-		return dialer.DialContext(ctx, "unix", link)
-	}, d.log)
-	undo = append(undo, func() { m.mux.Close() })
 	if err := m.qmp.Execute(ctx, "cont", nil, nil); err != nil {
 		p.End()
 		return nil, d.explain(ctx, spec, err, p, words)
@@ -136,6 +130,42 @@ func (d *Driver) launch(ctx context.Context, path string, args []string, spec vm
 	}()
 	go m.watch(copied, serial)
 	return m, nil
+}
+
+// end is our part of the guest link before QEMU runs.
+type end struct {
+	file   *os.File // QEMU inherits it
+	link   link
+	socket string // path, with virtio-serial
+	cid    uint32 // context id, with vsock
+}
+
+func (e end) close() {
+	e.link.Close()
+	if e.socket != "" {
+		os.Remove(e.socket)
+	}
+}
+
+// openLink makes the host's end of the guest link.
+func (d *Driver) openLink(spec vmm.Spec) (end, error) {
+	if spec.Transport == guestapi.TransportVsock {
+		v, err := openVhostVsock(vhostDevice)
+		if err != nil {
+			return end{}, err
+		}
+		return end{file: v.file, link: newVsockLink(v.cid, spec.LinkToken), cid: v.cid}, nil
+	}
+	path := filepath.Join(spec.RunDir, linkSocket)
+	f, err := listen(path)
+	if err != nil {
+		return end{}, api.Errorf(api.KindInternal, "cannot start QEMU: %w", err)
+	}
+	mux := guestlink.NewMux(func(ctx context.Context) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "unix", path)
+	}, d.log)
+	return end{file: f, link: mux, socket: path}, nil
 }
 
 // explain says why QEMU did not come up. The process is gone.

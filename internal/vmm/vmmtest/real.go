@@ -17,8 +17,9 @@ import (
 
 // RealSpecs gives the maker of machines with real guests, of the image and the
 // kernel in the BANGER_ROOT that BANGER_TEST_STORE names. It skips the test where
-// that names none: the tests of folder tests make one, and the lab has one.
-func RealSpecs(t *testing.T, accelerator vmm.Accelerator, transport guestapi.Transport) func(t *testing.T) vmm.Spec {
+// that names none: the tests of folder tests make one, and the lab has one. A
+// linkToken, 64 characters, is for guest links open to the whole host.
+func RealSpecs(t *testing.T, accelerator vmm.Accelerator, transport guestapi.Transport, linkToken string) func(t *testing.T) vmm.Spec {
 	t.Helper()
 	root := os.Getenv("BANGER_TEST_STORE")
 	if root == "" {
@@ -45,7 +46,7 @@ func RealSpecs(t *testing.T, accelerator vmm.Accelerator, transport guestapi.Tra
 		})
 		spec := vmm.Spec{
 			ID: fmt.Sprint("t", n), VCPUs: 1, MemoryBytes: 512 << 20, Accelerator: accelerator, Transport: transport,
-			Kernel: kernel.VMLinux(), Initrd: filepath.Join(dir, "initrd"), RunDir: dir, LogFile: filepath.Join(dir, "log"),
+			Kernel: kernel.VMLinux(), Initrd: filepath.Join(dir, "initrd"), RunDir: dir, LinkToken: linkToken, LogFile: filepath.Join(dir, "log"),
 			Disks: []vmm.Disk{
 				{Path: image.RootFS(), Serial: guestapi.RoleRoot, ReadOnly: true},
 				{Path: emptyDisk(t, dir, "system"), Serial: guestapi.RoleSystem},
@@ -55,6 +56,9 @@ func RealSpecs(t *testing.T, accelerator vmm.Accelerator, transport guestapi.Tra
 		cfg := guestapi.Config{
 			Protocol: guestapi.Protocol, VMID: spec.ID, Hostname: spec.ID, Network: guestapi.Network{Mode: "none"},
 			Seed: make([]byte, 64), Token: strings.Repeat("0", 64), Transport: transport,
+		}
+		if linkToken != "" {
+			cfg.Token, cfg.VsockToken = linkToken, true
 		}
 		_, _ = rand.Read(cfg.Seed) // never fails
 		for i, d := range spec.Disks {
