@@ -68,8 +68,8 @@ const (
 )
 
 // checkTime bounds one check. The accelerator's probe boots a real guest, of each
-// driver if need be.
-const checkTime = 100 * time.Second
+// driver if need be, and gives a slow host two minutes for one.
+const checkTime = 250 * time.Second
 
 // check is one line of the answer.
 type check struct {

@@ -75,7 +75,7 @@ func (h *Real) Tool(ctx context.Context, name string) (Tool, error) {
 	case "resize2fs", "newuidmap", "newgidmap": // say none without work to do
 		return t, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, flag)
 	cmd.Env = toolEnv(h.env)

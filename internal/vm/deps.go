@@ -70,7 +70,7 @@ func (t Timing) withDefaults() Timing {
 			*d = v
 		}
 	}
-	set(&t.Ready, 90*time.Second)
+	set(&t.Ready, 2*time.Minute) // a busy host takes its time; a guest that dies ends the wait
 	set(&t.ReadyTCG, 180*time.Second)
 	set(&t.Stop, 10*time.Second)
 	set(&t.StopTCG, 30*time.Second)
