@@ -12,7 +12,7 @@ SOURCES := $(shell find api client cmd guestapi internal -name '*.go' -not -name
 # What `make run` runs: a shell where there is a terminal, else one command.
 ARGS    ?= $(shell if [ -t 0 ] && [ -t 1 ]; then echo "vm run"; else echo "vm run --rm -- sh -c 'uname -srm; cat /etc/os-release'"; fi)
 
-.PHONY: help run build test lint unit test-vm fuzz bench docs clean deps lab lab-shell lab-build bin/lab
+.PHONY: help run build test lint unit test-vm fuzz bench docs clean deps lab lab-shell lab-build bench-lab bin/lab
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,13 +61,17 @@ export LAB_CMD = $(value CMD)
 bin/lab: $(BIN)
 	@CGO_ENABLED=0 $(GO) build -o $@ ./tests/lab
 
-lab: bin/lab ## a host with real KVM, in emulation: CMD='banger doctor' there (AS=dev, TEST=./PACKAGE RUN=TestX, LAB='-timeout 20m')
+lab: bin/lab ## a host with real KVM, in emulation: its suite; or CMD='banger doctor', TEST=./PACKAGE RUN=TestX there (AS=dev, LAB='-timeout 20m')
 	@scripts/deps lab
-	@bin/lab run $(if $(AS),-as $(AS)) $(if $(TEST),-test $(TEST)) $(if $(RUN),-run '$(RUN)') $(LAB)
+	@bin/lab $(if $(value CMD)$(TEST),run,suite) $(if $(AS),-as $(AS)) $(if $(TEST),-test $(TEST)) $(if $(RUN),-run '$(RUN)') $(LAB)
 
 lab-shell: bin/lab ## a shell in it
 	@scripts/deps lab
 	@bin/lab shell $(if $(AS),-as $(AS)) $(LAB)
+
+bench-lab: bin/lab ## the figures that need KVM: a table and bench-results/lab.json (LAB='-works run-qemu -boots 1')
+	@scripts/deps lab
+	@bin/lab bench $(LAB)
 
 lab-build: bin/lab ## fill its cache
 	@scripts/deps lab

@@ -90,35 +90,38 @@ type stock struct {
 func (s stock) remove() error { return os.RemoveAll(s.dir) }
 
 // boot starts a lab host and makes it ready.
-func boot(ctx context.Context, s stock, p plan) (m *machine, err error) {
-	m = &machine{plan: p, console: &consoleLog{}}
-	if m.dir, err = os.MkdirTemp("", "banger-labhost-"); err != nil {
+func boot(ctx context.Context, s stock, p plan) (*machine, error) {
+	m := &machine{plan: p, console: &consoleLog{}}
+	if err := m.boot(ctx, s, p); err != nil {
+		m.end()
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			m.end()
-		}
-	}()
+	return m, nil
+}
+
+func (m *machine) boot(ctx context.Context, s stock, p plan) (err error) {
+	if m.dir, err = os.MkdirTemp("", "banger-labhost-"); err != nil {
+		return err
+	}
 	writable := m.dir
 	if p.state != "" {
 		writable = p.state
 		if err := os.MkdirAll(writable, 0o700); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	system, cow := filepath.Join(writable, "system.ext4"), filepath.Join(writable, "cow.img")
 	if !exists(system) {
 		if err := host.New(os.Getenv).MakeExt4(ctx, system, systemBytes); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if !exists(cow) {
 		if err := os.WriteFile(cow, nil, 0o600); err != nil {
-			return nil, err
+			return err
 		}
 		if err := os.Truncate(cow, dataBytes); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	spec := vmm.Spec{
@@ -134,19 +137,19 @@ func boot(ctx context.Context, s stock, p plan) (m *machine, err error) {
 		},
 	}
 	if err := writeInitrd(spec, s.store.kernel); err != nil {
-		return nil, err
+		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	if m.vm, err = qemu.New(qemu.Options{}, log).Start(ctx, spec, m.console); err != nil {
-		return nil, err
+		return err
 	}
 	m.guest = guestlink.NewClient(func(ctx context.Context) (net.Conn, error) { return m.vm.DialGuest(ctx) }, nil)
 	first, cancel := context.WithTimeout(ctx, bootPatience)
 	defer cancel()
 	if _, err := m.guest.Health(first); err != nil {
-		return nil, m.blame(ctx, fmt.Errorf("the lab host does not come up: %w", err))
+		return m.blame(ctx, fmt.Errorf("the lab host does not come up: %w", err))
 	}
-	return m, m.ready(ctx, "root")
+	return m.ready(ctx, "root")
 }
 
 func writeInitrd(spec vmm.Spec, kernel layout.KernelDir) error {

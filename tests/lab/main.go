@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -35,7 +36,7 @@ func main() {
 // say tells the user what the lab does, beside the output of what runs in it.
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "lab: "+format+"\n", args...) }
 
-const usage = "usage: lab run [flags] [--] CMD…  |  lab shell [flags]  |  lab suite [flags]  |  lab build"
+const usage = "usage: lab run [flags] [--] CMD…  |  lab shell [flags]  |  lab suite [flags]  |  lab bench [flags]  |  lab build"
 
 // Exit codes of our own; a command's are passed on.
 const (
@@ -57,6 +58,10 @@ func lab(ctx context.Context, args []string) (int, error) {
 		return runVerb(ctx, o, rest)
 	case "shell":
 		return shellVerb(ctx, o)
+	case "suite":
+		return suiteVerb(ctx, o)
+	case "bench":
+		return benchVerb(ctx, o)
 	case "build":
 		c, err := openCache()
 		if err == nil {
@@ -85,6 +90,17 @@ type options struct {
 	out     string
 	test    string
 	run     string
+
+	rows       string
+	counts     string
+	parallel   int
+	direct     bool
+	directUser string
+	directAs   string
+
+	works            string
+	pairs, creations int
+	boots            int
 }
 
 // words is a flag that may be given several times.
@@ -98,8 +114,25 @@ func parse(verb string, args []string) (options, []string, error) {
 	fs := flag.NewFlagSet("lab "+verb, flag.ContinueOnError)
 	memory := fs.String("memory", "3G", "memory of the lab host")
 	fs.IntVar(&o.plan.vcpus, "cpus", 1, "processors of the lab host")
-	fs.StringVar(&o.user, "as", "root", "who the command runs as: root or dev, an ordinary user who may use /dev/kvm")
-	fs.DurationVar(&o.timeout, "timeout", 10*time.Minute, "the end of all, boot included; then the code is 124")
+	if verb == "bench" {
+		fs.StringVar(&o.works, "works", "run-qemu,exec-qemu,leaks-qemu", "what to measure")
+		fs.IntVar(&o.pairs, "pairs", 3, "counted pairs in each boot")
+		fs.IntVar(&o.creations, "creations", 34, "machines created and deleted in each boot")
+		fs.IntVar(&o.boots, "boots", 3, "boots for each work")
+		fs.BoolVar(&o.direct, "direct", false, "no lab: on this very host, with the store BANGER_ROOT")
+	}
+	if verb == "suite" {
+		o.user = "root"
+		fs.StringVar(&o.rows, "rows", "", "only the rows of tests/lab/rows.json whose name matches")
+		fs.StringVar(&o.counts, "counts", "", "file to which a line with the counts is added: passed, failed, skipped")
+		fs.IntVar(&o.parallel, "parallel", min(2, runtime.NumCPU()), "lab hosts at a time")
+		fs.BoolVar(&o.direct, "direct", false, "no lab: on this very host, which must have working KVM")
+		fs.StringVar(&o.directUser, "user", "dev", "with -direct, as root: the ordinary user of the rows that want one")
+		fs.StringVar(&o.directAs, "as", "", "with -direct: only the rows that run as root, or as dev")
+	} else {
+		fs.StringVar(&o.user, "as", "root", "who the command runs as: root or dev, an ordinary user who may use /dev/kvm")
+	}
+	fs.DurationVar(&o.timeout, "timeout", defaultTimeout(verb), "the end of all, boot included; then the code is 124")
 	fs.StringVar(&o.out, "out", "", "folder for what lies in /lab/out at the end, and the console's log")
 	fs.StringVar(&o.plan.state, "state", "", "folder that keeps the writable disks for a later boot")
 	fs.BoolVar(&o.plan.cut, "cut", false, "with -state: end as a power cut, at once after the command")
@@ -147,12 +180,22 @@ func runVerb(ctx context.Context, o options, argv []string) (int, error) {
 	return o.session(ctx, c)
 }
 
+// defaultTimeout of a verb: a suite boots several hosts, a shell is somebody's.
+func defaultTimeout(verb string) time.Duration {
+	switch verb {
+	case "suite":
+		return 20 * time.Minute
+	case "bench":
+		return time.Hour
+	case "shell":
+		return 12 * time.Hour
+	}
+	return 10 * time.Minute
+}
+
 func shellVerb(ctx context.Context, o options) (int, error) {
 	if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
 		return 2, errors.New("lab shell needs a terminal; lab run runs a command")
-	}
-	if o.timeout == 10*time.Minute {
-		o.timeout = 12 * time.Hour
 	}
 	return o.session(ctx, command{argv: []string{"bash", "-l"}, tty: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: []string{"TERM=" + os.Getenv("TERM")}})
 }

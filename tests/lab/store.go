@@ -13,40 +13,55 @@ import (
 
 // store is a prepared BANGER_ROOT with the default image and kernel in it.
 type store struct {
-	disk   string // an ext4 with the root, for the lab host
+	root   string
+	disk   string // an ext4 with it, for the lab host
 	kernel layout.KernelDir
 }
 
 // dataBytes is the size of the lab host's disk /lab; it is sparse.
 const dataBytes = 16 << 30
 
-// prepareStore gives the store of this build of banger.
+// prepareStore gives a store as this build of banger makes it. Its key is what
+// decides about its content: recipes and boot modules, and the schema. Another
+// schema alone is no reason to build anew what an older store holds.
 func prepareStore(ctx context.Context, c cache) (store, error) {
-	key, err := keyOf([]string{"1"}, "internal/image", "internal/kernel", "internal/ext4", "internal/store/schema.go", "tests/lab/store.go")
+	recipe, err := keyOf(nil, "internal/image/recipe.go", "internal/kernel/build.go", "internal/kernel/bootplan.go")
 	if err != nil {
 		return store{}, err
 	}
+	schema, err := keyOf(nil, "internal/store/schema.go")
+	if err != nil {
+		return store{}, err
+	}
+	key := recipe + "-" + schema
 	dir, err := c.entry(ctx, "store", key, func(ctx context.Context, dir string) error {
-		root := filepath.Join(dir, "root")
-		banger := func(args ...string) error {
-			cmd := exec.CommandContext(ctx, "bin/banger", args...)
-			cmd.Env = append(withoutBanger(os.Environ()), "BANGER_ROOT="+root)
-			cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-			return cmd.Run()
+		older, err := filepath.Glob(filepath.Join(c.dir, "store-"+recipe+"-*"))
+		if err != nil {
+			return err
 		}
-		err := banger("vm", "run", "--rm", "--network", "none", "--progress", "plain", "--", "true")
-		if stop := banger("daemon", "stop"); err == nil {
+		root := filepath.Join(dir, "root")
+		for _, o := range older {
+			if o == dir {
+				continue
+			}
+			if err := migrateStore(ctx, filepath.Join(o, "root"), root); err == nil {
+				return clearStore(root)
+			}
+			if err := os.RemoveAll(root); err != nil {
+				return err
+			}
+		}
+		err = storeBanger(ctx, root, "image", "pull", "debian-bookworm", "--progress", "plain")
+		if err == nil {
+			err = storeBanger(ctx, root, "kernel", "pull", "debian-bookworm-cloud", "--progress", "plain")
+		}
+		if stop := storeBanger(ctx, root, "daemon", "stop"); err == nil {
 			err = stop
 		}
 		if err != nil {
 			return err
 		}
-		for _, gone := range []string{"run", "cache", "state/vms", "state/staging", "state/daemon.lock"} {
-			if err := os.RemoveAll(filepath.Join(root, gone)); err != nil {
-				return err
-			}
-		}
-		return nil
+		return clearStore(root)
 	})
 	if err != nil {
 		return store{}, err
@@ -55,15 +70,66 @@ func prepareStore(ctx context.Context, c cache) (store, error) {
 	if err != nil {
 		return store{}, err
 	}
-	l, err := layout.Resolve(func(k string) string { return map[string]string{"BANGER_ROOT": filepath.Join(dir, "root")}[k] }, os.Getuid())
+	root := filepath.Join(dir, "root")
+	kernel, err := storeKernel(root)
+	return store{root: root, disk: disk, kernel: kernel}, err
+}
+
+// storeBanger runs banger with the store as its root.
+func storeBanger(ctx context.Context, root string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "bin/banger", args...)
+	cmd.Env = append(withoutBanger(os.Environ()), "BANGER_ROOT="+root)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	return cmd.Run()
+}
+
+// migrateStore makes a store out of an older one: image and kernel by hard link,
+// the database by copy, which the daemon brings to its schema.
+func migrateStore(ctx context.Context, from, root string) error {
+	if err := output(ctx, "cp", "-al", from, root); err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(from, "state", "*"))
 	if err != nil {
-		return store{}, err
+		return err
+	}
+	for _, f := range files {
+		if fi, err := os.Stat(f); err != nil || !fi.Mode().IsRegular() {
+			continue
+		}
+		copied := filepath.Join(root, "state", filepath.Base(f))
+		if err := output(ctx, "cp", "--remove-destination", "-a", f, copied); err != nil {
+			return err
+		}
+	}
+	err = storeBanger(ctx, root, "image", "show", "debian-bookworm")
+	if stop := storeBanger(ctx, root, "daemon", "stop"); err == nil {
+		err = stop
+	}
+	return err
+}
+
+// clearStore removes what is only of the daemon that made the store.
+func clearStore(root string) error {
+	for _, gone := range []string{"run", "cache", "state/vms", "state/staging", "state/daemon.lock"} {
+		if err := os.RemoveAll(filepath.Join(root, gone)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// storeKernel is the first kernel of a BANGER_ROOT.
+func storeKernel(root string) (layout.KernelDir, error) {
+	l, err := layout.Resolve(func(k string) string { return map[string]string{"BANGER_ROOT": root}[k] }, os.Getuid())
+	if err != nil {
+		return layout.KernelDir{}, err
 	}
 	kernels, err := os.ReadDir(l.Kernels())
 	if err != nil || len(kernels) == 0 {
-		return store{}, fmt.Errorf("cannot find a kernel in the lab's store %s: %w", l.Kernels(), err)
+		return layout.KernelDir{}, fmt.Errorf("cannot find a kernel in %s: %w", l.Kernels(), err)
 	}
-	return store{disk: disk, kernel: l.Kernel(kernels[0].Name())}, nil
+	return l.Kernel(kernels[0].Name()), nil
 }
 
 // storeDisk makes the disk of it, apart: a root is what developers look into.

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// benchVerb measures in several short boots and pools what they give.
+func benchVerb(ctx context.Context, o options) (int, error) {
+	works := strings.Split(o.works, ",")
+	for _, w := range works {
+		if benchWorks()[w] == nil {
+			return 2, fmt.Errorf("-works %s: there is no such work", w)
+		}
+	}
+	if o.direct {
+		return failed(benchDirect(ctx, o, works))
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, o.timeout, fmt.Errorf("the lab's time is over: -timeout %s", o.timeout))
+	defer cancel()
+	c, err := openCache()
+	if err != nil {
+		return codeFailed, err
+	}
+	s, err := prepare(ctx, c, o.plan)
+	if err != nil {
+		return codeFailed, err
+	}
+	defer s.remove()
+	pool := samples{}
+	for _, w := range works { // a boot of its own each time: boots stay short
+		for n := range o.boots {
+			for try := 1; ; try++ {
+				got, err := o.benchBoot(ctx, s, w)
+				var host errHost
+				if errors.As(err, &host) && try < rowTries && ctx.Err() == nil {
+					say("%s: %v; once more in a fresh boot", w, err)
+					continue
+				}
+				if err != nil {
+					return codeFailed, err
+				}
+				say("%s: boot %d of %d is measured", w, n+1, o.boots)
+				for name, v := range got {
+					pool[name] = append(pool[name], v...)
+				}
+				break
+			}
+		}
+	}
+	missed := benchTable(os.Stdout, pool)
+	if err := os.MkdirAll("bench-results", 0o755); err != nil {
+		return codeFailed, err
+	}
+	if err := writeJSON(filepath.Join("bench-results", "lab.json"), map[string]any{"time": time.Now().UTC(), "boots": o.boots, "samples": pool}); err != nil {
+		return codeFailed, err
+	}
+	if missed > 0 {
+		return 1, fmt.Errorf("%d figure(s) missed", missed)
+	}
+	return 0, nil
+}
+
+// benchBoot measures one work in one boot.
+func (o options) benchBoot(ctx context.Context, s stock, work string) (samples, error) {
+	m, err := boot(ctx, s, o.plan)
+	if err != nil {
+		return nil, err
+	}
+	defer m.end()
+	exit, err := m.run(ctx, command{
+		argv: []string{"lab", "bench", "-direct", "-works", work, "-pairs", fmt.Sprint(o.pairs), "-creations", fmt.Sprint(o.creations), "-out", "/lab/out"},
+		dir:  "/root", stdout: os.Stderr, stderr: os.Stderr,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if exit.Code != 0 {
+		return nil, fmt.Errorf("measuring %s ended with code %d", work, exit.Code)
+	}
+	var reply limitedBuffer
+	if _, err := m.run(ctx, command{argv: []string{"cat", "/lab/out/bench.json"}, stdout: &reply, stderr: os.Stderr}); err != nil {
+		return nil, err
+	}
+	var got samples
+	if err := json.Unmarshal(reply.b, &got); err != nil {
+		return nil, fmt.Errorf("the samples of %s: %w", work, err)
+	}
+	return got, nil
+}
+
+// benchTable prints the figures there are samples of, and says how many miss
+// what they must.
+func benchTable(w io.Writer, s samples) (missed int) {
+	tw := tabwriter.NewWriter(w, 2, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "FIGURE\tVALUE\t\tMUST\t\t")
+	for _, f := range benchFigures() {
+		v, ok := f.value(s)
+		if !ok {
+			continue
+		}
+		verdict := "ok"
+		if v > f.limit {
+			verdict = "MISSED"
+			missed++
+		}
+		fmt.Fprintf(tw, "%s\t%.3g\t%s\t≤ %g\t%s\n", f.name, v, f.baseline, f.limit, verdict)
+	}
+	tw.Flush()
+	fmt.Fprintln(w)
+	tw = tabwriter.NewWriter(w, 2, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "MEDIAN OF\tVALUE\tSAMPLES\t")
+	for _, n := range slices.Sorted(maps.Keys(s)) {
+		fmt.Fprintf(tw, "%s\t%.3f\t%d\n", n, median(s[n]), len(s[n]))
+	}
+	tw.Flush()
+	return missed
+}
