@@ -26,7 +26,7 @@ func hostPackages() []string {
 
 // hostImage gives the lab host's file system.
 func hostImage(ctx context.Context, c cache) (string, error) {
-	key, err := keyOf(hostPackages(), "tests/lab/host.go", "internal/ext4")
+	key, err := keyOf(hostPackages(), "tests/lab/host.go")
 	if err != nil {
 		return "", err
 	}
