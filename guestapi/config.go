@@ -58,6 +58,13 @@ type Config struct {
 	User    string   `json:"user,omitempty"`
 	// KernelRelease names the folder of the modules disk: /lib/modules/<it>.
 	KernelRelease string `json:"kernel_release,omitempty"`
+	// Init is InitImage where the image's own init is to be process 1, with the
+	// agent beside it; else the agent is. InitArgv is that init with its
+	// arguments; empty means that the guest looks for it.
+	Init     string   `json:"init,omitempty"`
+	InitArgv []string `json:"init_argv,omitempty"`
+	// AuthorizedKey is the user's SSH key, authorised in the home at each start.
+	AuthorizedKey *AuthorizedKey `json:"authorized_key,omitempty"`
 	// Seed is random bytes for the guest's entropy pool.
 	Seed []byte `json:"seed"`
 	// Token admits to BulkPort: 64 characters of lower-case hex.
@@ -65,6 +72,16 @@ type Config struct {
 	// VsockToken makes the agent ask for Token at the start of each vsock
 	// connection too, where others on the host than the VM's owner can connect.
 	VsockToken bool `json:"vsock_token,omitempty"`
+}
+
+// InitImage is the value of Config.Init for the image's own init.
+const InitImage = "image"
+
+// AuthorizedKey is one key as authorized_keys has it: type and key, with no
+// options and no comment.
+type AuthorizedKey struct {
+	Key         string `json:"key"`
+	Fingerprint string `json:"fingerprint"` // SHA256:…
 }
 
 // ProbeReply is the line a probe guest prints before it resets.
@@ -76,6 +93,7 @@ const (
 	RoleSystem  = "system"  // ext4: upper layer and work folder of the root overlay
 	RoleWork    = "work"    // ext4: its folder "root" becomes /root
 	RoleModules = "modules" // ext4, read-only, shared: the kernel's modules
+	RoleSeed    = "seed"    // ext4, read-only, shared: fills a new home in place of the image's /root
 )
 
 // Disk is one block device of the guest.
@@ -104,10 +122,20 @@ type Health struct {
 	UptimeMS int64  `json:"uptime_ms"`
 	// Warnings are parts of the boot that failed without stopping it.
 	Warnings []string `json:"warnings,omitempty"`
+	// Init is told when the image's own init is process 1.
+	Init *Init `json:"init,omitempty"`
+}
+
+// Init is what the image's own init came to when its start was over.
+type Init struct {
+	Kind   string   `json:"kind"`             // systemd, sysvinit, busybox, openrc-init or the program's name
+	State  string   `json:"state"`            // systemd's: running, degraded, …; else started
+	Failed []string `json:"failed,omitempty"` // units
 }
 
 // Shutdown asks for an orderly power-off. Processes get TERM, after GraceMS
-// KILL; then the file systems are flushed and unmounted.
+// KILL; then the file systems are flushed and unmounted. Where the image's own
+// init is process 1, it does all that in its own order and time.
 type Shutdown struct {
 	GraceMS int64 `json:"grace_ms"`
 }

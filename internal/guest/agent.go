@@ -22,6 +22,8 @@ type System struct {
 	Grow     func(role string) (int64, error)
 	// Warnings are the parts of the boot that failed without stopping it.
 	Warnings func() []string
+	// Init is what the image's own init came to; nil where we are init.
+	Init func() *guestapi.Init
 }
 
 // Options of an agent.
@@ -100,6 +102,9 @@ func (a *Agent) health(c *call) {
 	h := guestapi.Health{Protocol: guestapi.Protocol, Build: a.opts.Build, BootID: a.opts.BootID, UptimeMS: uptime().Milliseconds()}
 	if a.opts.System.Warnings != nil {
 		h.Warnings = a.opts.System.Warnings()
+	}
+	if a.opts.System.Init != nil {
+		h.Init = a.opts.System.Init()
 	}
 	c.reply(h)
 }

@@ -29,9 +29,13 @@ const maxConfig = 1 << 20
 // power goes off.
 func Main(build string) error {
 	if os.Getpid() != 1 {
+		if len(os.Args) == 2 && os.Args[1] == besideArg {
+			return besideMain(build)
+		}
 		return errors.New("cannot run: this is the init of a banger VM, not a program")
 	}
-	i := &initProcess{build: build, spawn: newInitSpawner(), ready: make(chan struct{}), began: time.Now(), trace: os.Getenv("BANGER_TRACE") != ""}
+	reaper := newInitSpawner()
+	i := &initProcess{build: build, spawn: reaper, reaper: reaper, ready: make(chan struct{}), began: time.Now(), trace: os.Getenv("BANGER_TRACE") != ""}
 	i.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	defer i.guard()
 	if err := i.boot(); err != nil {
@@ -42,13 +46,14 @@ func Main(build string) error {
 
 // initProcess is the state of PID 1.
 type initProcess struct {
-	build string
-	log   *slog.Logger
-	spawn *initSpawner
-	agent *Agent
-	cfg   guestapi.Config
-	began time.Time
-	trace bool
+	build  string
+	log    *slog.Logger
+	spawn  spawner
+	reaper *initSpawner // spawn, where we are PID 1 for good
+	agent  *Agent
+	cfg    guestapi.Config
+	began  time.Time
+	trace  bool
 
 	ready chan struct{} // closed when commands may run
 
@@ -62,6 +67,8 @@ type initProcess struct {
 
 	mu       sync.Mutex
 	warnings []string
+
+	beside *besideInit // nil where we are PID 1
 
 	shutdownOnce sync.Once
 	shutdownDone guestapi.ShutdownReply
@@ -81,6 +88,10 @@ func (i *initProcess) fatal(err error) {
 func (i *initProcess) guard() {
 	if p := recover(); p != nil {
 		fmt.Fprintf(os.Stderr, "\n%s\n", debug.Stack())
+		if i.beside != nil { // the machine is not ours to end
+			i.warn(fmt.Errorf("the agent panicked: %v", p))
+			return
+		}
 		i.fatal(fmt.Errorf("cannot go on: panic: %v", p))
 	}
 }
@@ -133,11 +144,13 @@ func (i *initProcess) boot() error {
 	i.step("modules")
 
 	ctx := context.Background() // PID 1 ends with the machine
-	i.run(func() { i.spawn.run(ctx) })
-	i.run(i.signals)
-	i.newAgent()
-	if err := i.serveLink(ctx); err != nil {
-		return err
+	if cfg.Init != guestapi.InitImage {
+		i.run(func() { i.reaper.run(ctx) })
+		i.run(i.signals)
+		i.newAgent()
+		if err := i.serveLink(ctx); err != nil {
+			return err
+		}
 	}
 
 	if i.disks, err = findDisks("/sys/block", cfg.Disks); err != nil {
@@ -147,7 +160,7 @@ func (i *initProcess) boot() error {
 		return err
 	}
 	i.step("root")
-	if err := mountAPI(); err != nil {
+	if err := mountAPI(i.fresh); err != nil {
 		i.warn(err)
 	}
 	i.step("api file systems")
@@ -175,6 +188,9 @@ func (i *initProcess) boot() error {
 		i.step(part.name)
 	}
 	<-home
+	if cfg.Init == guestapi.InitImage {
+		return i.handOver()
+	}
 	close(i.ready)
 	i.step("ready")
 	i.later()
@@ -215,7 +231,16 @@ func (i *initProcess) newAgent() {
 		Ready: i.ready, spawn: i.spawn,
 		System: System{
 			Shutdown: func(ctx context.Context, s guestapi.Shutdown) (guestapi.ShutdownReply, func()) {
+				if i.beside != nil {
+					return i.beside.shutdown(s), func() {}
+				}
 				return i.shutdown(s), i.powerOff
+			},
+			Init: func() *guestapi.Init {
+				if i.beside == nil {
+					return nil
+				}
+				return &i.beside.came
 			},
 			Sync:    unix.Sync,
 			SetTime: setTime,

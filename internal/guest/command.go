@@ -50,8 +50,11 @@ func (a *Agent) resolve(req guestapi.ExecRequest) (command, *guestapi.Exit) {
 		return c, exit
 	}
 	if len(req.Argv) == 0 {
-		shell := loginShell(acc.shell)
-		c.path, c.argv = shell, []string{"-" + filepath.Base(shell)}
+		shell := findShell("/", acc.shell)
+		if shell == "" {
+			return c, refusal(127, false, "cannot start a shell: the image has none (no bash, sh or busybox); give a command, after --")
+		}
+		c.path, c.argv = shell, []string{"-" + shellName(shell)}
 		return c, nil
 	}
 	c.argv = req.Argv
@@ -63,11 +66,15 @@ func (a *Agent) resolve(req guestapi.ExecRequest) (command, *guestapi.Exit) {
 	return c, nil
 }
 
-// enter chooses the folder: the one asked for, the image's, or the home.
+// enter chooses the folder: the one asked for, the VM's or its image's, which is
+// made where it is missing, or the home.
 func (c *command) enter(asked, fallback string) *guestapi.Exit {
 	c.dir = asked
-	if c.dir == "" {
+	if c.dir == "" && fallback != "" {
 		c.dir = fallback
+		if filepath.IsAbs(c.dir) {
+			_ = os.MkdirAll(c.dir, 0o755) // what is wrong is said below
+		}
 	}
 	if c.dir == "" {
 		if fi, err := os.Stat(c.acc.home); err == nil && fi.IsDir() {
@@ -90,12 +97,29 @@ func (c *command) enter(asked, fallback string) *guestapi.Exit {
 	return nil
 }
 
-// loginShell is the user's shell where it can run, else /bin/sh.
-func loginShell(shell string) string {
-	if filepath.IsAbs(shell) && executable(shell) == nil {
-		return shell
+// findShell is the user's own shell where it can run and is one, else one that
+// the image has below root; empty when there is none.
+func findShell(root, own string) string {
+	switch filepath.Base(own) {
+	case "nologin", "false", "true", "sync":
+		own = ""
 	}
-	return "/bin/sh"
+	for _, shell := range []string{own, "/bin/bash", "/usr/bin/bash", "/bin/sh", "/usr/bin/sh", "/bin/ash", "/usr/local/bin/bash",
+		"/bin/busybox", "/usr/bin/busybox", "/busybox/sh", "/busybox/busybox"} {
+		if filepath.IsAbs(shell) && executable(filepath.Join(root, shell)) == nil {
+			return shell
+		}
+	}
+	return ""
+}
+
+// shellName is what a shell is to find in its first argument: busybox is what it
+// is called.
+func shellName(path string) string {
+	if name := filepath.Base(path); name != "busybox" {
+		return name
+	}
+	return "sh"
 }
 
 // environment is ours, then the VM's, then the request's; a later value of a
@@ -106,7 +130,10 @@ func environment(acc account, tty bool, vm, req []string) []string {
 	if tty {
 		term = "xterm-256color"
 	}
-	env := []string{"PATH=" + defaultPath, "HOME=" + acc.home, "TERM=" + term, "IS_SANDBOX=1", "SHELL=" + loginShell(acc.shell)}
+	env := []string{"PATH=" + defaultPath, "HOME=" + acc.home, "TERM=" + term, "IS_SANDBOX=1"}
+	if shell := findShell("/", acc.shell); shell != "" {
+		env = append(env, "SHELL="+shell)
+	}
 	if name != "" {
 		env = append(env, "USER="+name, "LOGNAME="+name)
 	}

@@ -9,10 +9,86 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bangervm/banger/guestapi"
 )
 
-// seedHome copies the image's home to the work disk, all or nothing. Nothing
-// here waits for the disk: ext4 commits in order, so that the home's name, and
+// homePath is where every image has its home, or a link to it.
+const homePath = "/root"
+
+// mountHome binds the work disk's folder "root" to /root, filled on first use
+// with the user's own seed, else with what the image has there.
+func (i *initProcess) mountHome() error {
+	device := i.disks[guestapi.RoleWork]
+	if device == "" {
+		return nil
+	}
+	target, err := realFolder("/", homePath)
+	if err != nil {
+		return fmt.Errorf("cannot mount the work disk at %s: %w", homePath, err)
+	}
+	return withMount(device, 0, diskOptions, func(dir string) error {
+		home := dir + "/root"
+		if _, err := os.Lstat(home); errors.Is(err, os.ErrNotExist) {
+			if err := i.fillHome(target, home); err != nil {
+				return fmt.Errorf("cannot fill the work disk: %w", err)
+			}
+		}
+		if err := authorize(home, dir+"/ssh-key", i.cfg.AuthorizedKey); err != nil {
+			i.warn(err)
+		}
+		if err := unix.Mount(home, target, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("cannot mount the work disk at %s: %w", homePath, err)
+		}
+		return nil
+	})
+}
+
+// fillHome fills a new home with the seed, or with the image's own.
+func (i *initProcess) fillHome(image, home string) error {
+	device := i.disks[guestapi.RoleSeed]
+	if device == "" {
+		return seedHome(image, home)
+	}
+	return withMount(device, unix.MS_RDONLY, "", func(seed string) error { return seedHome(seed, home) })
+}
+
+// realFolder is the folder that path, absolute and below root, names or links
+// to, made where it is missing. Links are followed within root.
+func realFolder(root, path string) (string, error) {
+	for range 40 {
+		at := filepath.Join(root, path)
+		fi, err := os.Lstat(at)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+				return "", err
+			}
+			return at, ensureDir(at, 0o700)
+		case err != nil:
+			return "", err
+		case fi.Mode()&os.ModeSymlink == 0 && !fi.IsDir():
+			return "", fmt.Errorf("%s is no folder in the image", path)
+		case fi.IsDir():
+			if path == "/" {
+				return "", errors.New("it is a link to / in the image")
+			}
+			return at, nil
+		}
+		link, err := os.Readlink(at)
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(link) {
+			link = filepath.Join(filepath.Dir(path), link)
+		}
+		path = filepath.Join("/", link)
+	}
+	return "", unix.ELOOP
+}
+
+// seedHome copies a home to the work disk, all or nothing: that of the image, or
+// a seed, whose own lost+found stays behind. Nothing here waits for the disk: ext4 commits in order, so that the home's name, and
 // whatever is written into it later, reach the disk no earlier than its files,
 // once writing those has begun (see copyFile).
 func seedHome(from, to string) error {
@@ -20,7 +96,7 @@ func seedHome(from, to string) error {
 	if err := os.RemoveAll(tmp); err != nil {
 		return err
 	}
-	c := copier{links: map[inode]string{}}
+	c := copier{links: map[inode]string{}, skip: filepath.Join(from, "lost+found")}
 	if err := c.copy(from, tmp); err != nil {
 		return err
 	}
@@ -35,10 +111,14 @@ type inode struct {
 // links.
 type copier struct {
 	links map[inode]string
+	skip  string
 }
 
 func (c *copier) copy(from, to string) error {
 	var st unix.Stat_t
+	if from == c.skip {
+		return nil
+	}
 	if err := unix.Lstat(from, &st); err != nil {
 		return fmt.Errorf("cannot read %s: %w", from, err)
 	}

@@ -73,6 +73,9 @@ func (i *initProcess) mountRoot() error {
 	if err := os.Mkdir("/system/work", 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("cannot prepare the system disk: %w", err)
 	}
+	if !i.fresh {
+		forgetMountPoints("/system/upper", i.cfg.KernelRelease)
+	}
 	if err := mount("overlay", "/newroot", "overlay", 0, "lowerdir=/lower,upperdir=/system/upper,workdir=/system/work"); err != nil {
 		return err
 	}
@@ -112,11 +115,25 @@ func makeLayer(lower, upper string, fill func(dir string)) (fresh bool, err erro
 	if err := os.RemoveAll(tmp); err != nil {
 		return false, err
 	}
+	// Whatever the image's archive says of its root, everybody may enter it, as
+	// in a container.
+	st.Mode |= 0o555
 	if err := makeLike(tmp, &st); err != nil {
 		return false, err
 	}
 	fill(tmp)
 	return true, os.Rename(tmp, upper)
+}
+
+// forgetMountPoints removes from the upper layer the folders that were made to
+// mount the modules on, where nothing else came into them: under another image,
+// whose /lib is a link, they would hide all its libraries.
+func forgetMountPoints(upper, release string) {
+	for _, dir := range []string{"lib/modules/" + release, "lib/modules", "lib"} {
+		if release == "" || unix.Rmdir(filepath.Join(upper, dir)) != nil {
+			return
+		}
+	}
 }
 
 // makeLike makes a folder with the owner and mode of another.
@@ -130,8 +147,9 @@ func makeLike(dir string, st *unix.Stat_t) error {
 	return unix.Chmod(dir, st.Mode&0o7777)
 }
 
-// mountAPI mounts the kernel's file systems in the new root.
-func mountAPI() error {
+// mountAPI mounts the kernel's file systems in the new root. fresh says that
+// nothing but the image has had a say there yet.
+func mountAPI(fresh bool) error {
 	var errs []error
 	for _, m := range []struct {
 		source, target, fstype string
@@ -158,6 +176,9 @@ func mountAPI() error {
 		}
 	}
 	errs = append(errs, ensureDir("/run/lock", 0o1777), ensureDir("/tmp", 0o1777))
+	if fi, err := os.Lstat("/tmp"); fresh && err == nil && fi.IsDir() && fi.Mode()&(os.ModeSticky|0o777) != os.ModeSticky|0o777 {
+		errs = append(errs, unix.Chmod("/tmp", 0o1777))
+	}
 	return errors.Join(errs...)
 }
 
@@ -191,36 +212,17 @@ func withMount(device string, flags uintptr, data string, fn func(dir string) er
 	return fn(dir)
 }
 
-// mountHome binds the work disk's folder "root" to /root, filled on first use
-// with what the image has there.
-func (i *initProcess) mountHome() error {
-	device := i.disks[guestapi.RoleWork]
-	if device == "" {
-		return nil
-	}
-	if err := ensureDir("/root", 0o700); err != nil {
-		return err
-	}
-	return withMount(device, 0, diskOptions, func(dir string) error {
-		home := dir + "/root"
-		if _, err := os.Lstat(home); errors.Is(err, os.ErrNotExist) {
-			if err := seedHome("/root", home); err != nil {
-				return fmt.Errorf("cannot fill the work disk: %w", err)
-			}
-		}
-		if err := unix.Mount(home, "/root", "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("cannot mount the work disk at /root: %w", err)
-		}
-		return nil
-	})
-}
-
 // mountModules binds the modules disk's folder of this kernel to where modprobe
 // looks for it.
 func (i *initProcess) mountModules() error {
 	device, release := i.disks[guestapi.RoleModules], i.cfg.KernelRelease
 	if device == "" || release == "" {
 		return nil
+	}
+	if fi, err := os.Stat("/lib"); err != nil || !fi.IsDir() {
+		if _, err := os.Lstat("/lib"); err == nil {
+			return nil // a link to nothing: no modprobe looks there
+		}
 	}
 	target := "/lib/modules/" + release
 	if err := os.MkdirAll(target, 0o755); err != nil {

@@ -2,6 +2,8 @@ package guest
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -66,6 +68,9 @@ func writeNames(from, to string, cfg guestapi.Config, fresh bool) error {
 		update(from, to, "hostname", func([]byte) []byte { return []byte(cfg.Hostname + "\n") }),
 		update(from, to, "hosts", func(old []byte) []byte { return hosts(old, cfg.Hostname) }),
 	}
+	if cfg.VMID != "" {
+		errs = append(errs, update(from, to, "machine-id", func(old []byte) []byte { return machineID(old, cfg.VMID) }))
+	}
 	if len(cfg.Network.DNS) > 0 {
 		errs = append(errs, update(from, to, "resolv.conf", func(old []byte) []byte {
 			if fresh {
@@ -101,6 +106,16 @@ func hosts(old []byte, name string) []byte {
 	return b.Bytes()
 }
 
+// machineID keeps the one there is; an image that leaves it to its machines gets
+// one that is this VM's at every start.
+func machineID(old []byte, vm string) []byte {
+	if id := bytes.TrimSpace(old); len(id) == 32 && len(bytes.Trim(id, "0123456789abcdef")) == 0 {
+		return old
+	}
+	sum := sha256.Sum256([]byte("banger machine-id " + vm))
+	return []byte(hex.EncodeToString(sum[:16]) + "\n")
+}
+
 // resolvConf replaces a file that is empty, ours or only comments; a file with
 // settings of the user's own stays.
 func resolvConf(old []byte, servers []string) []byte {
@@ -125,7 +140,11 @@ func resolvConf(old []byte, servers []string) []byte {
 // nowhere, or anything that is no regular file, is replaced.
 func update(from, to, name string, change func(old []byte) []byte) error {
 	path := filepath.Join(to, name)
-	old, err := readRegular(filepath.Join(from, name), 1<<20)
+	source := filepath.Join(from, name)
+	old, err := readRegular(source, 1<<20)
+	if fi, lerr := os.Lstat(source); from != to && lerr == nil && fi.Mode()&os.ModeSymlink != 0 {
+		err = errors.New("a link of the image leads elsewhere here") // not yet in its root
+	}
 	if err != nil {
 		old = nil
 	}

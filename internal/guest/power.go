@@ -22,12 +22,15 @@ const (
 	clientPatience = 300 * time.Millisecond
 )
 
+// rtmin is the first real-time signal; systemd's poweroff and reboot are the
+// fourth and the fifth after it.
+const rtmin = 34
+
 // signals heeds what is sent to PID 1: ctrl-alt-del comes as INT; USR1, USR2 and
 // PWR are what halt and poweroff send to a simple init, TERM what reboot sends.
 // The rest is caught so that it kills neither us nor is ignored in our children.
 func (i *initProcess) signals() {
 	ch := make(chan os.Signal, 8)
-	const rtmin = 34 // systemd's poweroff and reboot: RTMIN+4, RTMIN+5
 	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2,
 		syscall.SIGPWR, syscall.SIGALRM, syscall.SIGABRT, syscall.Signal(rtmin+4), syscall.Signal(rtmin+5))
 	for sig := range ch {
@@ -65,7 +68,7 @@ func (i *initProcess) shutdown(s guestapi.Shutdown) guestapi.ShutdownReply {
 // endProcesses sends TERM, after grace KILL, and returns how many needed that.
 // We are init: when we have no child left, no process is.
 func (i *initProcess) endProcesses(grace time.Duration) int {
-	gone := i.spawn.gone()
+	gone := i.reaper.gone()
 	select {
 	case <-gone:
 		return 0

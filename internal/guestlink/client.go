@@ -50,6 +50,9 @@ func (c *Client) Health(ctx context.Context) (guestapi.Health, error) {
 	}
 	h.Build, h.BootID = printable(h.Build, 100), printable(h.BootID, 100)
 	h.Warnings = printableAll(h.Warnings)
+	if h.Init != nil {
+		h.Init.Kind, h.Init.State, h.Init.Failed = printable(h.Init.Kind, 100), printable(h.Init.State, 100), printableAll(h.Init.Failed)
+	}
 	return h, nil
 }
 
