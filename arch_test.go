@@ -66,6 +66,7 @@ func arrows() []arrow {
 		arrow{from: "internal/cli/ui", to: "internal/daemon", reason: "ui prints"},
 		arrow{from: "internal/seed", to: "internal/image", reason: "a seed is a folder or an archive made into a file system; whose it is, it does not know"},
 		arrow{from: "internal/seed", to: "internal/store", reason: "a seed is a folder or an archive made into a file system; whose it is, it does not know"},
+		arrow{from: "internal/sshkey", to: "internal/", reason: "a key is a file and its public half"},
 		arrow{from: "internal/layout", to: "internal/", reason: "names of files depend on nothing"},
 	)
 }

@@ -10,6 +10,8 @@ type Exec struct {
 	TTY     bool     `json:"tty,omitempty"`
 	Rows    int      `json:"rows,omitempty"`
 	Cols    int      `json:"cols,omitempty"`
+	// Entrypoint hands the command to the VM's entrypoint, where it has one.
+	Entrypoint bool `json:"entrypoint,omitempty"`
 	// NoStdin gives the command an empty stdin.
 	NoStdin bool `json:"no_stdin,omitempty"`
 	// TimeoutMS ends the command (TERM, then KILL) when it runs longer; the

@@ -19,30 +19,37 @@ const (
 
 // VM is one machine as list, show, create and start give it.
 type VM struct {
-	ID                 string            `json:"id"`
-	Name               string            `json:"name"`
-	Status             Status            `json:"status"`
-	Ready              bool              `json:"ready"`
-	Labels             map[string]string `json:"labels"`
-	Image              ImageRef          `json:"image"`
-	Kernel             KernelRef         `json:"kernel"`
-	Driver             string            `json:"driver"`
-	Accelerator        string            `json:"accelerator"`
-	AcceleratorReason  string            `json:"accelerator_reason,omitempty"`
-	Init               string            `json:"init"`
-	RootDisk           string            `json:"root_disk"`
-	VCPUs              int               `json:"vcpus"`
-	MemoryBytes        int64             `json:"memory_bytes"`
-	DiskBytes          int64             `json:"disk_bytes"`
-	SystemOverlayBytes int64             `json:"system_overlay_bytes"`
-	Network            VMNetwork         `json:"network"`
-	CreatedAt          time.Time         `json:"created_at"`
-	StartedAt          *time.Time        `json:"started_at"`
-	StoppedAt          *time.Time        `json:"stopped_at"`
-	LastUsedAt         *time.Time        `json:"last_used_at"`
-	ExpiresAt          *time.Time        `json:"expires_at"`
-	ExitCode           *int              `json:"exit_code"`
-	Workspace          *VMWorkspace      `json:"workspace"`
+	ID                string            `json:"id"`
+	Name              string            `json:"name"`
+	Status            Status            `json:"status"`
+	Ready             bool              `json:"ready"`
+	Labels            map[string]string `json:"labels"`
+	Image             ImageRef          `json:"image"`
+	Kernel            KernelRef         `json:"kernel"`
+	Driver            string            `json:"driver"`
+	Accelerator       string            `json:"accelerator"`
+	AcceleratorReason string            `json:"accelerator_reason,omitempty"`
+	Init              string            `json:"init"` // agent, image
+	InitReason        string            `json:"init_reason,omitempty"`
+	// InitState is what the image's own init said when its start was over:
+	// running, degraded and so on; FailedUnits are its units that failed.
+	InitState   string   `json:"init_state,omitempty"`
+	FailedUnits []string `json:"failed_units,omitempty"`
+	// Warnings are parts of the guest's boot that failed without stopping it.
+	Warnings           []string     `json:"warnings,omitempty"`
+	RootDisk           string       `json:"root_disk"`
+	VCPUs              int          `json:"vcpus"`
+	MemoryBytes        int64        `json:"memory_bytes"`
+	DiskBytes          int64        `json:"disk_bytes"`
+	SystemOverlayBytes int64        `json:"system_overlay_bytes"`
+	Network            VMNetwork    `json:"network"`
+	CreatedAt          time.Time    `json:"created_at"`
+	StartedAt          *time.Time   `json:"started_at"`
+	StoppedAt          *time.Time   `json:"stopped_at"`
+	LastUsedAt         *time.Time   `json:"last_used_at"`
+	ExpiresAt          *time.Time   `json:"expires_at"`
+	ExitCode           *int         `json:"exit_code"`
+	Workspace          *VMWorkspace `json:"workspace"`
 	// Error is why the VM is not what its owner asked for: the boot failed, the
 	// VMM died, the guest panicked. Null when all is well.
 	Error *Error `json:"error"`
@@ -103,24 +110,31 @@ type CreateVM struct {
 	Network            string            `json:"network,omitempty"`     // user, none
 	Driver             string            `json:"driver,omitempty"`      // auto, qemu
 	Accelerator        string            `json:"accelerator,omitempty"` // auto, kvm, tcg
-	Init               string            `json:"init,omitempty"`        // auto, agent
+	Init               string            `json:"init,omitempty"`        // auto, agent, image
 	Labels             map[string]string `json:"labels,omitempty"`
 	Env                []string          `json:"env,omitempty"` // K=V, kept for every command run in the VM
 	Workdir            string            `json:"workdir,omitempty"`
 	User               string            `json:"user,omitempty"`
-	Entrypoint         []string          `json:"entrypoint,omitempty"`
-	NoStart            bool              `json:"no_start,omitempty"`
-	AutoRemove         bool              `json:"auto_remove,omitempty"`
-	RequestID          string            `json:"request_id,omitempty"`
+	// Entrypoint is what the command of a run is handed to as arguments; with
+	// ImageEntrypoint the image's own is.
+	Entrypoint      []string `json:"entrypoint,omitempty"`
+	ImageEntrypoint bool     `json:"image_entrypoint,omitempty"`
+	NoStart         bool     `json:"no_start,omitempty"`
+	AutoRemove      bool     `json:"auto_remove,omitempty"`
+	RequestID       string   `json:"request_id,omitempty"`
 }
 
 // SetVM changes a VM; nil fields stay. Disks only grow.
 type SetVM struct {
-	VCPUs              *int              `json:"vcpus,omitempty"`
-	MemoryBytes        *int64            `json:"memory_bytes,omitempty"`
-	DiskBytes          *int64            `json:"disk_bytes,omitempty"`
-	SystemOverlayBytes *int64            `json:"system_overlay_bytes,omitempty"`
-	Labels             map[string]string `json:"labels,omitempty"` // an empty value removes the label
+	VCPUs              *int   `json:"vcpus,omitempty"`
+	MemoryBytes        *int64 `json:"memory_bytes,omitempty"`
+	DiskBytes          *int64 `json:"disk_bytes,omitempty"`
+	SystemOverlayBytes *int64 `json:"system_overlay_bytes,omitempty"`
+	// Image is the image to boot from the next start on; home and system disk
+	// stay. Pull is when to pull it, as at create.
+	Image  string            `json:"image,omitempty"`
+	Pull   string            `json:"pull,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"` // an empty value removes the label
 }
 
 // StopVM bounds an orderly stop. Zero means the default of ten seconds, scaled

@@ -44,15 +44,13 @@ func (f *createFlags) add(a *app, cmd *cobra.Command) {
 	}}, "network", "network (default user)")
 	fs.Var(&choice{value: &r.Driver, allowed: []string{"auto", "firecracker", "qemu"}}, "driver", "what runs the machine (default auto: firecracker where KVM works, else qemu)")
 	fs.Var(&choice{value: &r.Accelerator, allowed: []string{"auto", "kvm", "tcg"}}, "accel", "accelerator (default auto: kvm where it works, else tcg)")
-	fs.Var(&choice{value: &r.Init, allowed: []string{"auto", "agent"}, refused: map[string]string{
-		"image": "cannot use init image: not in this version",
-	}}, "init", "what is process 1 in the machine (default auto)")
+	fs.Var(&choice{value: &r.Init, allowed: []string{"auto", "agent", "image"}}, "init", "process 1: our agent, or the image's own init with the agent beside it (default auto: what the image runs)")
 	fs.StringArrayVar(&f.labels, "label", nil, "label KEY=VALUE, may be repeated")
 	fs.StringArrayVarP(&f.env, "env", "e", nil, "environment variable KEY=VALUE for every command in the machine, or KEY to take ours; may be repeated")
 	fs.StringArrayVar(&f.envFiles, "env-file", nil, "file of KEY=VALUE lines; may be repeated")
 	fs.StringVarP(&r.Workdir, "workdir", "w", "", "folder that commands begin in")
 	fs.StringVarP(&r.User, "user", "u", "", "user of commands: name or id, also with :group (default the image's, else root)")
-	fs.StringVar(&f.entry, "entrypoint", "", "program that commands are handed to as arguments")
+	fs.StringVar(&f.entry, "entrypoint", "", "program that the command of vm run is handed to as arguments; image: the image's own entrypoint")
 	fs.StringVar(&r.RequestID, "request-id", "", "key that makes a second call with the same parameters give the same machine")
 	fs.Var(&durationFlag{d: &f.timeout}, "timeout", "give up after this long (exit code 124)")
 	cmd.SetHelpFunc(a.helpWithDefaults)
@@ -93,7 +91,11 @@ func (f *createFlags) request(a *app, fs *pflag.FlagSet) (api.CreateVM, error) {
 	if req.Env, err = a.environment(f.envFiles, f.env); err != nil {
 		return req, err
 	}
-	if f.entry != "" {
+	switch f.entry {
+	case "":
+	case "image":
+		req.ImageEntrypoint = true
+	default:
 		req.Entrypoint = []string{f.entry}
 	}
 	return req, nil

@@ -58,7 +58,7 @@ func (a *app) vmRun() *cobra.Command {
 		if detach {
 			return a.runDetached(cmd.Context(), req, argv, remove, create)
 		}
-		return a.run(cmd.Context(), api.Run{VM: req, Exec: api.Exec{Argv: argv}, End: runEnd(argv, remove)}, streams, create)
+		return a.run(cmd.Context(), api.Run{VM: req, Exec: api.Exec{Argv: argv}, End: runEnd(argv, create.entry, remove)}, streams, create)
 	}
 	return cmd
 }
@@ -72,11 +72,11 @@ func runPath(cmd *cobra.Command, args []string) error {
 }
 
 // runEnd is what becomes of the machine when its command ends.
-func runEnd(argv []string, remove bool) string {
+func runEnd(argv []string, entrypoint string, remove bool) string {
 	switch {
 	case remove:
 		return api.EndRemove
-	case len(argv) > 0:
+	case len(argv) > 0, entrypoint != "": // no command with an entrypoint is no shell
 		return api.EndStop
 	}
 	return api.EndKeep
@@ -88,7 +88,7 @@ func (a *app) run(ctx context.Context, req api.Run, f streamFlags, create create
 	if err != nil {
 		return err
 	}
-	if a.ui.JSON && len(req.Exec.Argv) == 0 {
+	if a.ui.JSON && len(req.Exec.Argv) == 0 && create.entry == "" {
 		return api.Errorf(api.KindInvalid, "cannot show a shell as JSON: give a command").WithHint("banger vm run --json -- true")
 	}
 	if a.ui.Format != "" && !a.ui.JSON {
@@ -168,8 +168,9 @@ func (a *app) runDetached(ctx context.Context, req api.CreateVM, argv []string, 
 	if err != nil {
 		return err
 	}
-	if len(argv) > 0 && vm.Changed { // unchanged: the same request, whose command runs already
-		if err := a.detach(ctx, vm, append(slices.Clone(req.Entrypoint), argv...)); err != nil {
+	command := len(argv) > 0 || create.entry != ""
+	if command && vm.Changed { // unchanged: the same request, whose command runs already
+		if err := a.detach(ctx, vm, argv); err != nil {
 			return err
 		}
 	}
@@ -180,7 +181,7 @@ func (a *app) runDetached(ctx context.Context, req api.CreateVM, argv []string, 
 func (a *app) detach(ctx context.Context, vm api.VM, argv []string) error {
 	at := &attachment{noStdin: true}
 	exit, err := a.attach(ctx, a.client, at, func(ctx context.Context) (*client.Stream, error) {
-		return a.client.Exec(ctx, vm.ID, api.Exec{Argv: argv, NoStdin: true, Detach: true})
+		return a.client.Exec(ctx, vm.ID, api.Exec{Argv: argv, Entrypoint: true, NoStdin: true, Detach: true})
 	})
 	if at.began && api.KindOf(err) != api.KindCancelled {
 		return nil

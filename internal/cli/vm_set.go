@@ -14,10 +14,12 @@ func (a *app) vmSet() *cobra.Command {
 	var vcpu int
 	var memory, disk, overlay int64
 	var words []string
+	var image, pull string
 	cmd := &cobra.Command{
 		Use: "set VM [flags]", Short: "Change a machine",
-		Long:    "Change a machine. Disks grow, at once where it runs; CPUs and memory change at the next start.",
-		Example: "  banger vm set web --memory 4G --vcpu 4\n  banger vm set web --disk-size 20G\n  banger vm set web --label project=shop",
+		Long: "Change a machine. Disks grow, at once where it runs; CPUs and memory change at the next start.\n" +
+			"So does the image, under the disks the machine has: its home stays, and so do the files that were changed.",
+		Example: "  banger vm set web --memory 4G --vcpu 4\n  banger vm set web --disk-size 20G\n  banger vm set web --label project=shop\n  banger vm set web --image debian-trixie",
 		Args:    argCount(1, 1), ValidArgsFunction: a.completeVMs(1),
 	}
 	fs := cmd.Flags()
@@ -29,7 +31,8 @@ func (a *app) vmSet() *cobra.Command {
 	fs.Var(diskFlag(&disk), "disk-size", "size of the work disk, not below what it is")
 	fs.Var(diskFlag(&overlay), "system-overlay-size", "room for changes to the image's files, not below what it is")
 	fs.StringArrayVar(&words, "label", nil, "label KEY=VALUE; KEY= removes it; may be repeated")
-	laterFlag(fs, "image", "", "changing the image of a machine is not in this version")
+	fs.StringVar(&image, "image", "", "image to boot from the next start on; home and changed files stay")
+	fs.Var(&choice{value: &pull, allowed: []string{"missing", "always", "never"}}, "pull", "when to pull the image (default missing)")
 	laterFlag(fs, "nat", "", "the network mode bridge, which NAT belongs to, is not in this version")
 	laterFlag(fs, "auto-stop", "", "stopping idle machines is not in this version")
 	laterFlag(fs, "ttl", "", "machines that expire are not in this version")
@@ -55,7 +58,14 @@ func (a *app) vmSet() *cobra.Command {
 		if req.Labels, err = labels(words); err != nil {
 			return err
 		}
-		if req.VCPUs == nil && req.MemoryBytes == nil && req.DiskBytes == nil && req.SystemOverlayBytes == nil && req.Labels == nil {
+		if fs.Changed("image") && image == "" {
+			return api.Errorf(api.KindInvalid, "cannot use an empty --image").WithHint("banger image list")
+		}
+		if pull != "" && image == "" {
+			return api.Errorf(api.KindInvalid, "cannot use --pull without --image")
+		}
+		req.Image, req.Pull = image, pull
+		if req.Image == "" && req.VCPUs == nil && req.MemoryBytes == nil && req.DiskBytes == nil && req.SystemOverlayBytes == nil && req.Labels == nil {
 			return api.Errorf(api.KindInvalid, "cannot set vm %q: nothing to change was given", args[0]).WithHint("banger vm set --help")
 		}
 		c, err := a.connect()
@@ -69,6 +79,8 @@ func (a *app) vmSet() *cobra.Command {
 		switch {
 		case len(vm.Pending) > 0:
 			a.ui.Note("vm %s: %s from the next start on (banger vm restart %s)", ui.Clean(vm.Name), ui.Clean(pending(vm)), ui.Clean(vm.Name))
+		case vm.Changed && image != "":
+			a.ui.Note("vm %s: image %s from the next start on (banger vm start %s)", ui.Clean(vm.Name), ui.Clean(vm.Image.Name), ui.Clean(vm.Name))
 		case !vm.Changed:
 			a.ui.Note("vm %s is so already", ui.Clean(vm.Name))
 		}

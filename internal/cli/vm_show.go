@@ -119,11 +119,25 @@ func vmFields(vm api.VM) [][2]string {
 		{"ports", strings.Join(ports, ", ")},
 		{"driver", vm.Driver},
 		{"accelerator", accel},
-		{"init", vm.Init},
+		{"init", initText(vm)},
+		{"failed units", strings.Join(vm.FailedUnits, ", ")},
+		{"warnings", strings.Join(vm.Warnings, "; ")},
 		{"created", when(&vm.CreatedAt)},
 		{"started", when(vm.StartedAt)},
 		{"stopped", when(vm.StoppedAt)},
 		{"last used", when(vm.LastUsedAt)},
 		{"at next start", pending(vm)},
 	}...)
+}
+
+// initText says what process 1 is, why, and what it came to.
+func initText(vm api.VM) string {
+	text := vm.Init
+	if vm.InitReason != "" {
+		text += " (" + vm.InitReason + ")"
+	}
+	if vm.InitState != "" {
+		text += ", " + vm.InitState
+	}
+	return text
 }

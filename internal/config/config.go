@@ -28,6 +28,7 @@ type Config struct {
 	Registries                        map[string]Registry // by host, as in references
 	VMDefaults                        VMDefaults
 	Catalogs                          []Catalog // in the order they are asked, behind banger's own
+	SSHKeyPath                        string    // empty: one of ours; may begin with ~/
 
 	sources map[string]string // by key; absent means default
 }

@@ -72,6 +72,7 @@ disk_size = "20G"
 		{Key: "debian_mirror", Value: "", Source: FromDefault},
 		{Key: "registries", Value: map[string]Registry{}, Source: FromDefault},
 		{Key: "catalogs", Value: []Catalog{}, Source: FromDefault},
+		{Key: "ssh_key_path", Value: "", Source: FromDefault},
 		{Key: "vm_defaults.vcpu", Value: 3, Source: FromFile},
 		{Key: "vm_defaults.memory", Value: int64(4 * gib), Source: FromEnvironment},
 		{Key: "vm_defaults.disk_size", Value: int64(20 * gib), Source: FromFile},

@@ -31,6 +31,7 @@ var keys = []key{
 	{"debian_mirror", mirror, func(c Config) any { return c.DebianMirror }},
 	{registriesKey, setRegistries, func(c Config) any { return registriesOf(c) }},
 	{catalogsKey, setCatalogs, func(c Config) any { return append([]Catalog{}, c.Catalogs...) }},
+	{"ssh_key_path", keyPath, func(c Config) any { return c.SSHKeyPath }},
 	{"vm_defaults.vcpu", vcpu, func(c Config) any { return c.VMDefaults.VCPU }},
 	{"vm_defaults.memory", size(func(c *Config) *int64 { return &c.VMDefaults.Memory }, ParseMemory), func(c Config) any { return c.VMDefaults.Memory }},
 	{"vm_defaults.disk_size", size(func(c *Config) *int64 { return &c.VMDefaults.DiskSize }, ParseDisk), func(c Config) any { return c.VMDefaults.DiskSize }},
@@ -43,7 +44,7 @@ var tables = map[string]bool{"vm_defaults": true}
 // later are keys of the contract that this version does nothing with. To accept
 // them would be to pretend.
 var later = []string{
-	"jailer_bin", "ssh_key_path", "bridge_name", "cidr", "tap_pool_size",
+	"jailer_bin", "bridge_name", "cidr", "tap_pool_size",
 	"dns_listen", "default_dns", "stats_poll_interval", "auto_stop_stale_after", "file_sync",
 }
 
@@ -145,6 +146,14 @@ func vcpu(c *Config, s string) error {
 		return fmt.Errorf("%q is not a number from 1 to %d", clip(s), maxVCPU)
 	}
 	c.VMDefaults.VCPU = n
+	return nil
+}
+
+func keyPath(c *Config, s string) error {
+	if s != "" && !strings.HasPrefix(s, "/") && !strings.HasPrefix(s, "~/") || strings.ContainsAny(s, "\x00\n") {
+		return fmt.Errorf("%q is not an absolute path, nor one that begins with ~/", clip(s))
+	}
+	c.SSHKeyPath = s
 	return nil
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/bangervm/banger/internal/network"
 	"github.com/bangervm/banger/internal/oci"
 	"github.com/bangervm/banger/internal/operation"
+	"github.com/bangervm/banger/internal/sshkey"
 	"github.com/bangervm/banger/internal/store"
 	"github.com/bangervm/banger/internal/vm"
 	"github.com/bangervm/banger/internal/vmm"
@@ -109,11 +110,16 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 		candidate{emulator, proberOf(emulator, o.Layout, world, o.Log)})
 	made.push(choice.close)
 	user := network.DefaultUser()
+	keys := sshkey.New(inHome(o.Config.SSHKeyPath, o.Getenv), o.Layout.SSHKey())
 	vms := vm.New(vm.Deps{
 		Layout: o.Layout, Store: db, Operations: ops,
 		Images: vmImages{images}, Kernels: vmKernels{kernels}, Keepers: keepers{network: user, qemuBinary: o.Config.QEMUBin, firecracker: fc.Program},
 		Initrd: func(_ context.Context, path string, k layout.KernelDir, cfg guestapi.Config) error {
 			return initramfs.Write(o.Layout, path, k.BootModules(), cfg)
+		},
+		SSHKey: func() (guestapi.AuthorizedKey, error) {
+			key, err := keys.Key()
+			return guestapi.AuthorizedKey{Key: key.Line, Fingerprint: key.Fingerprint}, err
 		},
 		Host: world, Accel: choice, Network: user.ForGuest(),
 		Defaults: vm.Defaults{
@@ -176,6 +182,14 @@ func registryOptions(o Options, blobs *oci.Blobs) oci.Options {
 		docker = filepath.Join(home, ".docker")
 	}
 	return oci.Options{Blobs: blobs, Registries: hosts, DockerConfig: docker, UserAgent: "banger/" + o.Info.Version, Log: o.Log}
+}
+
+// inHome is the path with ~/ for the user's home put out.
+func inHome(path string, getenv func(string) string) string {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		return filepath.Join(getenv("HOME"), rest)
+	}
+	return path
 }
 
 // clearStaging deletes what a dead daemon left half-made. What does not go is

@@ -168,6 +168,10 @@ func (l Layout) Blobs() string { return filepath.Join(l.Cache, "blobs") }
 // Catalogs holds the configured catalogs as they were last read.
 func (l Layout) Catalogs() string { return filepath.Join(l.Cache, "catalogs") }
 
+// SSHKey is the private key that is authorised in every VM, made on first need;
+// its public half is beside it, with .pub.
+func (l Layout) SSHKey() string { return filepath.Join(l.State, "ssh", "id_ed25519") }
+
 // GuestCPIO is the initramfs part with the guest binary of one build.
 func (l Layout) GuestCPIO(build string) string {
 	return filepath.Join(l.Cache, "guest-"+build+".cpio")

@@ -28,15 +28,19 @@ type VM struct {
 	DiskBytes          int64  `json:"disk_bytes"`
 	SystemOverlayBytes int64  `json:"system_overlay_bytes"`
 	Network            string `json:"network"`
-	Driver             string `json:"driver"`      // as asked: auto, qemu
-	Accelerator        string `json:"accelerator"` // as asked: auto, kvm, tcg
-	Init               string `json:"init"`
+	Driver             string `json:"driver"`               // as asked: auto, qemu
+	Accelerator        string `json:"accelerator"`          // as asked: auto, kvm, tcg
+	Init               string `json:"init"`                 // agent or image: what the next start uses
+	InitAsked          string `json:"init_asked,omitempty"` // auto, agent, image; empty: auto
+	InitReason         string `json:"init_reason,omitempty"`
 	RootDisk           string `json:"root_disk"`
 
 	Env        []string `json:"env,omitempty"`
 	Workdir    string   `json:"workdir,omitempty"`
 	User       string   `json:"user,omitempty"`
 	Entrypoint []string `json:"entrypoint,omitempty"`
+	// ImageEntrypoint says that the image's own entrypoint is meant.
+	ImageEntrypoint bool `json:"image_entrypoint,omitempty"`
 
 	// End is what becomes of the VM when the command of its run ends, while
 	// such a run is under way (api.EndStop, api.EndRemove); else empty.

@@ -42,12 +42,13 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 	}
 	op.Stage("preparing disks")
 	token := newToken()
-	if err := m.prepare(ctx, rec, dir, choice.Transport, token); err != nil {
+	spec := m.spec(rec, dir, root, choice)
+	if err := m.prepare(ctx, rec, dir, spec, token); err != nil {
 		return rec, false, err
 	}
 	op.Stage("booting")
 	keeper, err := m.d.Keepers.Launch(ctx, dir, Boot{
-		Spec: m.spec(rec, dir, root, choice), Driver: choice.Driver, Network: rec.Network, Token: token,
+		Spec: spec, Driver: choice.Driver, Network: rec.Network, Token: token,
 	})
 	if err != nil {
 		return rec, false, err
@@ -55,7 +56,7 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 	r := &running{keeper: keeper, guest: m.d.Guest(keeper), gone: make(chan struct{})}
 	r.handle = handle{
 		VMID: rec.ID, HostBoot: m.d.Host.BootID(), StartedAt: m.now(), Driver: choice.Driver,
-		Accelerator: string(choice.Accelerator), VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes,
+		Accelerator: string(choice.Accelerator), ImageID: rec.ImageID, VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes,
 	}
 	if err := m.adopt(ctx, mc, r, dir); err != nil {
 		return rec, true, both(err, m.put(ctx, mc, r, causeBoot))
@@ -81,6 +82,9 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 		return rec, true, both(err, m.put(ctx, mc, r, causeBoot))
 	}
 	mc.update(func() { r.ready = true })
+	if hk != nil && rec.Init == initImage { // nobody has asked yet how that went
+		m.askHealth(mc, r)
+	}
 	m.event("vm.started", saved, map[string]string{"driver": choice.Driver, "accelerator": string(choice.Accelerator)})
 	return saved, true, nil
 }
@@ -131,7 +135,7 @@ func grows(path string, bytes int64) bool {
 // prepare makes what the VMM opens: both disks at once, new ones for a VM that
 // never ran, larger ones where the record wants that, and the initramfs. What it
 // made in vain it removes.
-func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, transport guestapi.Transport, token string) error {
+func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, spec vmm.Spec, token string) error {
 	if err := safeID(rec.ID); err != nil {
 		return err
 	}
@@ -148,11 +152,11 @@ func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, t
 	g.Go(func() error { return m.disk(ctx, rec, dir.SystemDisk(), rec.SystemOverlayBytes) })
 	g.Go(func() error { return m.disk(ctx, rec, dir.WorkDisk(), rec.DiskBytes) })
 	g.Go(func() error {
-		config, err := m.guestConfig(ctx, rec, token)
+		config, err := m.guestConfig(ctx, rec, spec.Disks, token)
 		if err != nil {
 			return err
 		}
-		config.Transport = transport
+		config.Transport = spec.Transport
 		return m.d.Initrd(ctx, dir.Initrd(), m.d.Layout.Kernel(rec.KernelID), config)
 	})
 	return g.Wait()
@@ -183,8 +187,7 @@ func (m *Manager) disk(ctx context.Context, rec store.VM, path string, bytes int
 	return both(err, removeFiles(made))
 }
 
-// spec is the machine as the driver starts it. The order of the disks is that
-// of guestConfig.
+// spec is the machine as the driver starts it. A disk's serial is its role.
 func (m *Manager) spec(rec store.VM, dir layout.VMDir, root string, choice Choice) vmm.Spec {
 	kernel := m.d.Layout.Kernel(rec.KernelID)
 	s := vmm.Spec{
@@ -197,6 +200,10 @@ func (m *Manager) spec(rec store.VM, dir layout.VMDir, root string, choice Choic
 			{Path: dir.WorkDisk(), Serial: guestapi.RoleWork},
 			{Path: kernel.Modules(), Serial: guestapi.RoleModules, ReadOnly: true},
 		},
+	}
+	// At every start: a home that is still to be filled is the guest's to see.
+	if seed := m.d.Layout.Image(rec.ImageID).WorkSeed(); size(seed) > 0 {
+		s.Disks = append(s.Disks, vmm.Disk{Path: seed, Serial: guestapi.RoleSeed, ReadOnly: true})
 	}
 	if rec.Network == networkUser {
 		s.Network = &vmm.NIC{Socket: dir.NetSocket(), MAC: mac(rec.ID), MTU: m.d.Network.MTU}
@@ -212,8 +219,9 @@ func mac(id string) string {
 	return fmt.Sprintf("52:54:%02x:%02x:%02x:%02x", byte(s>>24), byte(s>>16), byte(s>>8), byte(s))
 }
 
-// guestConfig is what the guest finds in its initramfs.
-func (m *Manager) guestConfig(ctx context.Context, rec store.VM, token string) (guestapi.Config, error) {
+// guestConfig is what the guest of a machine with these disks, each named by its
+// role, finds in its initramfs.
+func (m *Manager) guestConfig(ctx context.Context, rec store.VM, disks []vmm.Disk, token string) (guestapi.Config, error) {
 	image, err := m.d.Store.Image(ctx, rec.ImageID)
 	if err != nil {
 		return guestapi.Config{}, err
@@ -231,8 +239,18 @@ func (m *Manager) guestConfig(ctx context.Context, rec store.VM, token string) (
 		c.Network = m.d.Network
 		c.Network.Mode = networkUser
 	}
-	for i, role := range []string{guestapi.RoleRoot, guestapi.RoleSystem, guestapi.RoleWork, guestapi.RoleModules} {
-		c.Disks = append(c.Disks, guestapi.Disk{Role: role, Serial: role, Index: i})
+	if rec.Init == initImage {
+		c.Init, c.InitArgv = guestapi.InitImage, ownInit(image.Config)
+	}
+	if m.d.SSHKey != nil {
+		key, err := m.d.SSHKey()
+		if err != nil {
+			return c, err
+		}
+		c.AuthorizedKey = &key
+	}
+	for i, d := range disks {
+		c.Disks = append(c.Disks, guestapi.Disk{Role: d.Serial, Serial: d.Serial, Index: i})
 	}
 	return c, nil
 }
@@ -255,7 +273,7 @@ func imageEnv(env []string) []string {
 // what the hook of a run asks.
 func (m *Manager) firstAnswer(ctx context.Context, mc *machine, r *running, rec store.VM, hk *hook) error {
 	limit := m.times.Ready
-	if r.handle.Accelerator == string(vmm.TCG) {
+	if r.handle.Accelerator == string(vmm.TCG) || rec.Init == initImage {
 		limit = m.times.ReadyTCG
 	}
 	wait, stop := r.until(ctx, limit)
@@ -268,7 +286,9 @@ func (m *Manager) firstAnswer(ctx context.Context, mc *machine, r *running, rec 
 	case hk != nil:
 		err = hk.first(wait, guest)
 	default:
-		err = health(wait, guest)
+		var said guestapi.Health
+		said, err = health(wait, guest)
+		mc.update(func() { r.health = said })
 	}
 	overdue := wait.Err() == context.DeadlineExceeded
 	if err != nil && ctx.Err() == nil && !overdue {
@@ -298,15 +318,15 @@ func (m *Manager) firstAnswer(ctx context.Context, mc *machine, r *running, rec 
 
 // health asks until the agent answers or ctx ends; dialling waits for a guest
 // that is not up, so this seldom goes round twice.
-func health(ctx context.Context, g Guest) error {
+func health(ctx context.Context, g Guest) (guestapi.Health, error) {
 	for {
-		_, err := g.Health(ctx)
+		said, err := g.Health(ctx)
 		if err == nil || api.KindOf(err) != api.KindUnavailable {
-			return err
+			return said, err
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			return said, err
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -236,6 +236,9 @@ func (c *creation) resolve(ctx context.Context, op *operation.Op) error {
 	if err := c.pull(ctx, r, report); err != nil {
 		return err
 	}
+	if r.ImageEntrypoint && len(c.image.Config.Entrypoint) == 0 {
+		return noEntrypoint(c.image)
+	}
 	if r.NoStart {
 		return nil
 	}

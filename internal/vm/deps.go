@@ -28,6 +28,9 @@ type Deps struct {
 	// Initrd writes the initramfs of one start to path: the guest binary, the
 	// kernel's boot modules and the configuration.
 	Initrd func(ctx context.Context, path string, kernel layout.KernelDir, config guestapi.Config) error
+	// SSHKey is the key to authorise in every home, asked at each start; nil
+	// stands for none.
+	SSHKey func() (guestapi.AuthorizedKey, error)
 	Host   Host
 	Accel  Accel
 	// Network is what eth0 of a guest in mode user is set up with; its Mode is
@@ -59,6 +62,7 @@ type Defaults struct {
 type Timing struct {
 	Ready, ReadyTCG time.Duration // from launch to the agent's first answer
 	Stop, StopTCG   time.Duration // an orderly stop, when the caller names none
+	StopInit        time.Duration // the same where the image's own init has to do it
 	Gone            time.Duration // from a kill to the keeper's end
 	Hangup          time.Duration // from HUP to KILL when the client of a run is gone
 	Undo            time.Duration // cleaning up after a failed or cancelled run
@@ -74,6 +78,7 @@ func (t Timing) withDefaults() Timing {
 	set(&t.ReadyTCG, 180*time.Second)
 	set(&t.Stop, 10*time.Second)
 	set(&t.StopTCG, 30*time.Second)
+	set(&t.StopInit, 100*time.Second)
 	set(&t.Gone, 10*time.Second)
 	set(&t.Hangup, 10*time.Second)
 	set(&t.Undo, 30*time.Second)

@@ -36,6 +36,11 @@ func (m *Manager) Exec(ctx context.Context, ref string, ask api.Exec, client Str
 		_, err := gate(verbExec, rec.Name, api.StatusStopped)
 		return err
 	}
+	if ask.Entrypoint {
+		if ask.Argv, err = m.throughEntrypoint(ctx, rec, ask.Argv); err != nil {
+			return err
+		}
+	}
 	mc.touch(m.now())
 	open, stop := r.until(ctx, time.Minute)
 	s, err := guest.Exec(open, execRequest(ask), false)

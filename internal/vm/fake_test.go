@@ -292,6 +292,7 @@ type fakeImages struct {
 	on   bool
 	// ahead is the kernel of an image that is not here, known from a catalog.
 	ahead string
+	more  map[string]store.Image
 }
 
 func (i *fakeImages) KernelAhead(context.Context, string) string { return i.ahead }
@@ -318,6 +319,9 @@ func (i *fakeImages) Resolve(ctx context.Context, ref, _ string, report Report) 
 	if err := i.f.atCtx(ctx, "image"); err != nil {
 		return store.Image{}, err
 	}
+	if more, ok := i.more[ref]; ok {
+		return more, nil
+	}
 	if ref != "debian-bookworm" {
 		return store.Image{}, api.Errorf(api.KindNotFound, "cannot find image %q", ref)
 	}
@@ -330,6 +334,9 @@ func (k fakeKernels) Resolve(ctx context.Context, name, _ string, report Report)
 	report("pulling kernel "+name, api.Progress{Done: 1, Total: 2, Unit: "items"})
 	if err := k.f.at("kernel " + name); err != nil {
 		return store.Kernel{}, err
+	}
+	if name == "k2" {
+		return store.Kernel{ID: "k2", Name: "k2", Version: "6.2"}, nil
 	}
 	return store.Kernel{ID: "k1", Name: "k", Version: "6.1"}, k.f.atCtx(ctx, "kernel")
 }

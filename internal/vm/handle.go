@@ -26,6 +26,7 @@ type handle struct {
 	StartedAt   time.Time `json:"started_at"`
 	Driver      string    `json:"driver"`
 	Accelerator string    `json:"accelerator"`
+	ImageID     string    `json:"image_id,omitempty"`
 	VCPUs       int       `json:"vcpus"` // as booted; the record may say what the next start takes
 	MemoryBytes int64     `json:"memory_bytes"`
 	Sockets     struct {

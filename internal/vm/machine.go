@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/vmm"
 )
 
@@ -32,7 +33,8 @@ type running struct {
 	guest  Guest
 	handle handle
 	ready  bool
-	waits  string // why the guest stands still though nobody paused it
+	health guestapi.Health // the guest's own word after its boot; zero until it came
+	waits  string          // why the guest stands still though nobody paused it
 	cause  cause
 	detail string        // what the verb that ended it has to say
 	gone   chan struct{} // closed when its end is recorded

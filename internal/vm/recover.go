@@ -191,11 +191,12 @@ func (m *Manager) readopt(ctx context.Context, mc *machine, rec store.VM, dir la
 		if g == nil {
 			return
 		}
-		if err := health(ctx, g); err != nil {
+		said, err := health(ctx, g)
+		if err != nil {
 			m.d.Log.Warn("the guest of an adopted vm does not answer", "vm", rec.ID, "error", err)
 			return
 		}
-		mc.update(func() { r.ready = true })
+		mc.update(func() { r.ready, r.health = true, said })
 	})
 	return nil
 }

@@ -33,8 +33,6 @@ func (m *Manager) Run(ctx context.Context, ask api.Run, client Stream) error {
 	if end == api.EndRemove {
 		ask.VM.AutoRemove = true
 	}
-	ask.Exec.Argv = append(append([]string(nil), ask.VM.Entrypoint...), ask.Exec.Argv...)
-
 	in := newInbox(ctx, client)
 	defer in.close()
 	l := &lease{m: m, ask: ask, client: client, in: in, opened: make(chan struct{})}
@@ -68,7 +66,17 @@ type lease struct {
 // open is the hook of the boot: the command itself is the first thing the
 // guest is asked, which saves a round trip.
 func (l *lease) open(ctx context.Context, g Guest) error {
-	s, err := g.Exec(ctx, execRequest(l.ask.Exec), true)
+	ask := l.ask.Exec
+	if len(l.ask.VM.Entrypoint) > 0 || l.ask.VM.ImageEntrypoint {
+		rec, err := l.m.d.Store.VM(ctx, l.id)
+		if err != nil {
+			return err
+		}
+		if ask.Argv, err = l.m.throughEntrypoint(ctx, rec, ask.Argv); err != nil {
+			return err
+		}
+	}
+	s, err := g.Exec(ctx, execRequest(ask), true)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/bangervm/banger/api"
@@ -57,7 +58,7 @@ func (m *Manager) Set(ctx context.Context, ref string, how api.SetVM) (api.VM, e
 	if err := m.checkSet(rec, how); err != nil {
 		return api.VM{}, err
 	}
-	if !changes(rec, how) {
+	if how.Image == "" && !changes(rec, how) {
 		return m.view(rec), nil
 	}
 	op, err := m.d.Operations.Begin(ctx, kindSet, rec.ID, verbParams{ID: rec.ID, Ref: ref, Set: &how})
@@ -71,7 +72,14 @@ func (m *Manager) Set(ctx context.Context, ref string, how api.SetVM) (api.VM, e
 	if done.Error != nil {
 		return api.VM{}, done.Error
 	}
-	return m.shown(ctx, rec, true)
+	now, err := m.shown(ctx, rec, true)
+	if how.Image != "" {
+		var was api.VM
+		if json.Unmarshal(done.Result, &was) == nil {
+			now.Changed = was.Changed
+		}
+	}
+	return now, err
 }
 
 // checkSet refuses what cannot be done, everything that is missing at once,
@@ -89,6 +97,9 @@ func (m *Manager) checkSet(rec store.VM, how api.SetVM) error {
 	}
 	if err := checkLabels(how.Labels); err != nil {
 		return err
+	}
+	if how.Pull = first(how.Pull, "missing"); !oneOf([]string{"missing", "always", "never"}, how.Pull) {
+		return api.Errorf(api.KindInvalid, "cannot set vm %q: pull policy %q is not one of missing, always, never", rec.Name, how.Pull)
 	}
 	grow := false
 	for _, d := range []struct {
@@ -172,7 +183,14 @@ func (m *Manager) doSet(ctx context.Context, op *operation.Op, p verbParams) err
 	if _, err := gate(verbSet, rec.Name, m.status(rec)); err != nil {
 		return err
 	}
-	rec, err = m.d.Store.UpdateVM(ctx, p.ID, func(v *store.VM) error { apply(v, *p.Set); return nil })
+	var move move
+	op.Get(noteMove, &move)
+	changed := move.Image.ID != "" && move.Image.ID != rec.ImageID || changes(rec, *p.Set)
+	rec, err = m.d.Store.UpdateVM(ctx, p.ID, func(v *store.VM) error {
+		apply(v, *p.Set)
+		move.apply(v)
+		return nil
+	})
 	if err != nil {
 		return err
 	}
@@ -188,6 +206,9 @@ func (m *Manager) doSet(ctx context.Context, op *operation.Op, p verbParams) err
 		if err := m.grow(ctx, mc, dir, d.role, d.path, d.bytes); err != nil {
 			return err
 		}
+	}
+	if !changed && !op.TakenUp() {
+		return m.result(ctx, op, p.ID, false)
 	}
 	m.event("vm.changed", rec, nil)
 	return m.result(ctx, op, p.ID, true)

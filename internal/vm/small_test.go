@@ -141,14 +141,14 @@ func TestGuestConfig(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	rec := w.m.newRecord(createParams{ID: "id", Request: w.m.fill(api.CreateVM{Name: "web", Env: []string{"IMG=2"}, Workdir: "/srv"})}, w.im.image(), mustKernel())
-	c, err := w.m.guestConfig(bg, rec, "token")
+	spec := w.m.spec(rec, w.l.VM("id"), w.im.root, Choice{Accelerator: "tcg", Transport: "vsock"})
+	c, err := w.m.guestConfig(bg, rec, spec.Disks, "token")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff([]string{"PATH=/image/bin:/usr/bin:/bin", "IMG=1", "IMG=2"}, c.Env); d != "" {
 		t.Error(d)
 	}
-	spec := w.m.spec(rec, w.l.VM("id"), w.im.root, Choice{Accelerator: "tcg", Transport: "vsock"})
 	for i, d := range c.Disks {
 		if spec.Disks[i].Serial != d.Serial || d.Index != i {
 			t.Errorf("disk %d: %+v %+v", i, spec.Disks[i], d)

@@ -61,6 +61,9 @@ func (m *Manager) shutdown(ctx context.Context, mc *machine, r *running, rec sto
 		if r.handle.Accelerator == string(vmm.TCG) {
 			limit = m.times.StopTCG
 		}
+		if rec.Init == initImage { // a set of services, each with a time-out of its own
+			limit = m.times.StopInit
+		}
 	}
 	m.saveLastUsed(ctx, mc)
 	mc.blame(r, causeStop, "")

@@ -73,7 +73,7 @@ func (m *Manager) checkCreate(r api.CreateVM) error {
 		{"driver", r.Driver, []string{auto, "firecracker", "qemu", "fake"}},
 		{"accelerator", r.Accelerator, []string{auto, "kvm", "tcg"}},
 		{"root disk", r.RootDisk, []string{auto, "overlay"}},
-		{"init", r.Init, []string{auto, "agent"}},
+		{"init", r.Init, []string{auto, initAgent, initImage}},
 	} {
 		if !oneOf(c.allowed, c.got) {
 			return api.Errorf(api.KindInvalid, "cannot create vm: %s %q is not one of %s", c.what, c.got, strings.Join(c.allowed, ", "))
@@ -91,6 +91,9 @@ func (m *Manager) checkCreate(r api.CreateVM) error {
 	}
 	if r.Workdir != "" && !strings.HasPrefix(r.Workdir, "/") {
 		return api.Errorf(api.KindInvalid, "cannot create vm: workdir %q is not an absolute path", r.Workdir)
+	}
+	if r.ImageEntrypoint && len(r.Entrypoint) > 0 {
+		return api.Errorf(api.KindInvalid, "cannot create vm: an entrypoint of its own and the image's are one too many")
 	}
 	for _, a := range r.Entrypoint {
 		if err := checkText("entrypoint", a); err != nil {
@@ -198,16 +201,18 @@ const minFree = 128 << 20
 // newRecord is the record of a filled request.
 func (m *Manager) newRecord(p createParams, image store.Image, kernel store.Kernel) store.VM {
 	r := p.Request
-	return store.VM{
+	rec := store.VM{
 		ID: p.ID, Name: r.Name, Status: api.StatusCreating,
 		ImageID: image.ID, ImageName: image.Name, ImageDigest: image.Digest,
 		KernelID: kernel.ID, KernelName: kernel.Name, KernelVer: kernel.Version,
 		Labels: r.Labels, VCPUs: r.VCPUs, MemoryBytes: r.MemoryBytes, DiskBytes: r.DiskBytes, SystemOverlayBytes: r.SystemOverlayBytes,
-		Network: r.Network, Driver: r.Driver, Accelerator: r.Accelerator, Init: "agent", RootDisk: "overlay",
-		Env: r.Env, Workdir: r.Workdir, User: r.User, Entrypoint: r.Entrypoint,
+		Network: r.Network, Driver: r.Driver, Accelerator: r.Accelerator, InitAsked: r.Init, RootDisk: "overlay",
+		Env: r.Env, Workdir: r.Workdir, User: r.User, Entrypoint: r.Entrypoint, ImageEntrypoint: r.ImageEntrypoint,
 		End: p.End, AutoRemove: r.AutoRemove || p.End == api.EndRemove,
 		RequestID: r.RequestID, RequestHash: p.Hash, CreatedAt: m.now(),
 	}
+	rec.Init, rec.InitReason = chooseInit(r.Init, image.Config)
+	return rec
 }
 
 func bytesText(n int64) string {

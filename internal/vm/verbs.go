@@ -40,7 +40,7 @@ func (m *Manager) register() {
 	r.Register(operation.Kind{Name: kindStart, OnCrash: operation.Fail, Steps: one("start", m.doStart)})
 	r.Register(operation.Kind{Name: kindStop, OnCrash: operation.Resume, Steps: one("stop", m.doStop)})
 	r.Register(operation.Kind{Name: kindDelete, OnCrash: operation.Resume, Steps: one("delete", m.doDelete)})
-	r.Register(operation.Kind{Name: kindSet, OnCrash: operation.Resume, Steps: one("set", m.doSet)})
+	r.Register(operation.Kind{Name: kindSet, OnCrash: operation.Resume, Steps: m.setSteps})
 	r.Register(operation.Kind{Name: kindRestart, OnCrash: operation.Resume, Steps: func(*operation.Op) ([]operation.Step, error) {
 		return []operation.Step{{Name: "stop", Do: verbStep(m.doStop)}, {Name: "start", Do: verbStep(m.doStart)}}, nil
 	}})

@@ -88,7 +88,7 @@ func (m *Manager) view(rec store.VM) api.VM {
 		Image:  api.ImageRef{Name: rec.ImageName, Digest: rec.ImageDigest},
 		Kernel: api.KernelRef{Name: rec.KernelName, Version: rec.KernelVer},
 		Driver: first(rec.UsedDriver, rec.Driver), Accelerator: first(rec.UsedAccelerator, rec.Accelerator),
-		AcceleratorReason: rec.AcceleratorReason, Init: rec.Init, RootDisk: rec.RootDisk,
+		AcceleratorReason: rec.AcceleratorReason, Init: rec.Init, InitReason: rec.InitReason, RootDisk: rec.RootDisk,
 		VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes, DiskBytes: rec.DiskBytes, SystemOverlayBytes: rec.SystemOverlayBytes,
 		Network:   api.VMNetwork{Mode: rec.Network, Ports: []api.VMPort{}},
 		CreatedAt: rec.CreatedAt, StartedAt: rec.StartedAt, StoppedAt: rec.StoppedAt, LastUsedAt: rec.LastUsedAt,
@@ -110,6 +110,13 @@ func (m *Manager) view(rec store.VM) api.VM {
 	}
 	v.Ready = run.ready && status == api.StatusRunning
 	v.StoppedAt = nil
+	v.Warnings = run.health.Warnings
+	if in := run.health.Init; in != nil {
+		v.InitState, v.FailedUnits = in.State, in.Failed
+	}
+	if run.handle.ImageID != "" && run.handle.ImageID != rec.ImageID {
+		v.Pending = append(v.Pending, "image")
+	}
 	if run.waits != "" {
 		v.Error = api.Errorf(api.KindNoSpace, "vm %q waits: %s; it goes on when there is room", rec.Name, run.waits).
 			WithHint("df -h %s", m.d.Layout.State)
