@@ -173,6 +173,7 @@ func TestSysvinitChosenByWhatTheImageRuns(t *testing.T) {
 	h := newHost(t)
 	h.image("sysv", api.ImageConfig{Cmd: []string{"/sbin/init"}}, with(t, tree(t, "sysvinit-core,procps"),
 		file{name: "etc/init.d/witness", data: stopScript},
+		file{name: "etc/init.d/.legacy-bootordering", data: "the links below count, not the dependencies insserv noted\n"},
 		file{name: "etc/rc2.d/S01witness", link: "../init.d/witness"},
 		file{name: "etc/rc0.d/K01witness", link: "../init.d/witness"},
 	))

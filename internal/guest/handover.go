@@ -179,6 +179,10 @@ func settleDisks(etc string, fresh bool) error {
 	if !fresh {
 		return nil
 	}
+	// Older inits read what is mounted in mtab; containers have none.
+	if err := os.Symlink("../proc/self/mounts", filepath.Join(etc, "mtab")); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
 	if _, err := os.Lstat(filepath.Join(etc, "fstab")); err != nil {
 		return nil
 	}
