@@ -63,6 +63,8 @@ type Config struct {
 	// arguments; empty means that the guest looks for it.
 	Init     string   `json:"init,omitempty"`
 	InitArgv []string `json:"init_argv,omitempty"`
+	// InitPatienceMS is how long commands wait for that init to finish its start.
+	InitPatienceMS int64 `json:"init_patience_ms,omitempty"`
 	// AuthorizedKey is the user's SSH key, authorised in the home at each start.
 	AuthorizedKey *AuthorizedKey `json:"authorized_key,omitempty"`
 	// Seed is random bytes for the guest's entropy pool.

@@ -25,10 +25,6 @@ import (
 	"github.com/bangervm/banger/guestapi"
 )
 
-// initPatience is how long commands wait for the image's init to finish its
-// start; they run then all the same.
-const initPatience = 2 * time.Minute
-
 // besideInit is the part of the agent that deals with an init that is not us.
 type besideInit struct {
 	i    *initProcess
@@ -93,7 +89,8 @@ func listenNotes(path string) *net.UnixConn {
 // await waits until the image's init is there and, where it can say so, has
 // finished its start.
 func (b *besideInit) await(notes *net.UnixConn) {
-	deadline := time.Now().Add(initPatience)
+	patience := time.Duration(b.i.cfg.InitPatienceMS) * time.Millisecond
+	deadline := time.Now().Add(patience)
 	var kind string
 	for {
 		if kind = initKind("/proc/1/exe"); kind != "" || time.Now().After(deadline) {
@@ -109,7 +106,7 @@ func (b *besideInit) await(notes *net.UnixConn) {
 		return
 	}
 	if !readyNote(notes, deadline) {
-		b.i.warn(fmt.Errorf("the image's init has not finished its start within %s", initPatience))
+		b.i.warn(fmt.Errorf("the image's init has not finished its start within %s", patience))
 	}
 	b.came.State, b.came.Failed = systemdState()
 }

@@ -152,7 +152,7 @@ func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, s
 	g.Go(func() error { return m.disk(ctx, rec, dir.SystemDisk(), rec.SystemOverlayBytes) })
 	g.Go(func() error { return m.disk(ctx, rec, dir.WorkDisk(), rec.DiskBytes) })
 	g.Go(func() error {
-		config, err := m.guestConfig(ctx, rec, spec.Disks, token)
+		config, err := m.guestConfig(ctx, rec, spec, token)
 		if err != nil {
 			return err
 		}
@@ -219,9 +219,9 @@ func mac(id string) string {
 	return fmt.Sprintf("52:54:%02x:%02x:%02x:%02x", byte(s>>24), byte(s>>16), byte(s>>8), byte(s))
 }
 
-// guestConfig is what the guest of a machine with these disks, each named by its
-// role, finds in its initramfs.
-func (m *Manager) guestConfig(ctx context.Context, rec store.VM, disks []vmm.Disk, token string) (guestapi.Config, error) {
+// guestConfig is what the guest of the machine finds in its initramfs. Each disk
+// is named by its role.
+func (m *Manager) guestConfig(ctx context.Context, rec store.VM, spec vmm.Spec, token string) (guestapi.Config, error) {
 	image, err := m.d.Store.Image(ctx, rec.ImageID)
 	if err != nil {
 		return guestapi.Config{}, err
@@ -241,6 +241,7 @@ func (m *Manager) guestConfig(ctx context.Context, rec store.VM, disks []vmm.Dis
 	}
 	if rec.Init == initImage {
 		c.Init, c.InitArgv = guestapi.InitImage, ownInit(image.Config)
+		c.InitPatienceMS = initPatience(spec.Accelerator).Milliseconds()
 	}
 	if m.d.SSHKey != nil {
 		key, err := m.d.SSHKey()
@@ -249,7 +250,7 @@ func (m *Manager) guestConfig(ctx context.Context, rec store.VM, disks []vmm.Dis
 		}
 		c.AuthorizedKey = &key
 	}
-	for i, d := range disks {
+	for i, d := range spec.Disks {
 		c.Disks = append(c.Disks, guestapi.Disk{Role: d.Serial, Serial: d.Serial, Index: i})
 	}
 	return c, nil
@@ -269,13 +270,22 @@ func imageEnv(env []string) []string {
 	return out
 }
 
+// readyLimit is how long a start may take until the guest answers.
+func (m *Manager) readyLimit(rec store.VM, accel vmm.Accelerator) time.Duration {
+	limit := m.times.Ready
+	if accel == vmm.TCG {
+		limit = m.times.ReadyTCG
+	}
+	if rec.Init == initImage {
+		limit += initPatience(accel)
+	}
+	return limit
+}
+
 // firstAnswer waits until the guest's agent answers: with its health, or with
 // what the hook of a run asks.
 func (m *Manager) firstAnswer(ctx context.Context, mc *machine, r *running, rec store.VM, hk *hook) error {
-	limit := m.times.Ready
-	if r.handle.Accelerator == string(vmm.TCG) || rec.Init == initImage {
-		limit = m.times.ReadyTCG
-	}
+	limit := m.readyLimit(rec, vmm.Accelerator(r.handle.Accelerator))
 	wait, stop := r.until(ctx, limit)
 	defer stop()
 	guest, _ := mc.guest()

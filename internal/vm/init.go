@@ -5,8 +5,10 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/vmm"
 )
 
 // What process 1 of a guest is.
@@ -14,6 +16,16 @@ const (
 	initAgent = "agent" // ours
 	initImage = "image" // the image's own, our agent beside it
 )
+
+// initPatience is how long commands wait for the image's init to finish its
+// start; they run then all the same. It starts dozens of programs, each of which
+// emulation translates anew.
+func initPatience(accel vmm.Accelerator) time.Duration {
+	if accel == vmm.TCG {
+		return 6 * time.Minute
+	}
+	return 2 * time.Minute
+}
 
 // chooseInit decides what process 1 is, and says why. An image wants its own
 // where the first word of what it runs, entrypoint and command together, is one.
@@ -51,7 +63,7 @@ func ownInit(image api.ImageConfig) []string {
 // those who look.
 func (m *Manager) askHealth(mc *machine, r *running) {
 	m.spawn(func(ctx context.Context) {
-		ctx, stop := r.until(ctx, m.times.ReadyTCG)
+		ctx, stop := r.until(ctx, m.times.ReadyTCG+initPatience(vmm.TCG))
 		defer stop()
 		guest, now := mc.guest()
 		if guest == nil || now != r {

@@ -142,7 +142,7 @@ func TestGuestConfig(t *testing.T) {
 	w := newWorld(t)
 	rec := w.m.newRecord(createParams{ID: "id", Request: w.m.fill(api.CreateVM{Name: "web", Env: []string{"IMG=2"}, Workdir: "/srv"})}, w.im.image(), mustKernel())
 	spec := w.m.spec(rec, w.l.VM("id"), w.im.root, Choice{Accelerator: "tcg", Transport: "vsock"})
-	c, err := w.m.guestConfig(bg, rec, spec.Disks, "token")
+	c, err := w.m.guestConfig(bg, rec, spec, "token")
 	if err != nil {
 		t.Fatal(err)
 	}
