@@ -348,7 +348,7 @@ func TestTimeouts(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
 		w.fake.slow = true
-		got := w.call("vm", "create", "--timeout", "50ms", "--json")
+		got := w.call("vm", "create", "--timeout", "1s", "--json")
 		if got.Code != 124 || w.fake.cancelled || !strings.Contains(got.Err, `"operation_id":"op-new"`) || !strings.Contains(got.Err, "banger operation wait op-new") {
 			t.Errorf("%+v", got)
 		}
