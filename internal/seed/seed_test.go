@@ -249,6 +249,13 @@ func TestWriteRefuses(t *testing.T) {
 	if _, err := Write(t.Context(), filepath.Join(t.TempDir(), "s"), os.DevNull, nil); api.KindOf(err) != api.KindInvalid {
 		t.Errorf("got %v", err)
 	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Write(t.Context(), filepath.Join(t.TempDir(), "s"), pipe, nil); api.KindOf(err) != api.KindInvalid || !strings.Contains(err.Error(), "neither a folder nor an archive") {
+		t.Errorf("got %v", err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := Write(ctx, filepath.Join(t.TempDir(), "s"), t.TempDir(), nil); api.KindOf(err) != api.KindCancelled {

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/ext4"
 )
@@ -57,7 +59,7 @@ func write(ctx context.Context, dst, source string, report func(int64), lim limi
 		}
 		return api.Errorf(kind, "cannot make work seed of %s: %w", source, err)
 	}
-	f, err := os.Open(source)
+	f, err := os.OpenFile(source, os.O_RDONLY|unix.O_NONBLOCK, 0) // no pipe holds us up
 	if err != nil {
 		return Info{}, fail(err)
 	}
