@@ -130,7 +130,7 @@ func (t *tree) apply(s *stream) error {
 		if err != nil {
 			return err
 		}
-		if err := t.member(h, tr); err != nil {
+		if err := t.member(h, content{s.ctx, tr}); err != nil {
 			return err
 		}
 	}
@@ -141,6 +141,20 @@ func (t *tree) apply(s *stream) error {
 	}
 	s.spare()
 	return s.verify()
+}
+
+// content is a member's content, which may be holes of any size: they come from
+// no source that would end with the context.
+type content struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c content) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(p)
 }
 
 // unpackError names the layer. What the layer's source said stays as it is.

@@ -3,6 +3,7 @@ package layers
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -336,6 +337,39 @@ func TestSparseFiles(t *testing.T) {
 		}
 	}
 }
+
+// A hole may be long, and is in no source that would end with the context.
+func TestCancelledInAHole(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "hole")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 8<<30); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := sparseTar(t, "gnu", path)(&b); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	l := Layer{Name: "hole", Open: func() (io.ReadCloser, error) {
+		return struct {
+			io.Reader
+			closing
+		}{&b, closing(cancel)}, nil
+	}}
+	_, _, err := Write(ctx, filepath.Join(t.TempDir(), "x"), ext4.UUID("x"), []Layer{l}, Limits{}, nil)
+	if api.KindOf(err) != api.KindCancelled {
+		t.Errorf("got %v", err)
+	}
+}
+
+// closing is done when a source is read.
+type closing func()
+
+func (c closing) Close() error { c(); return nil }
 
 // randomStack is a few layers of few names, so that they meet: what a builder
 // could have made, with parents of their own layer before them.
