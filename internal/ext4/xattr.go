@@ -119,12 +119,8 @@ func (x xattr) hash() uint32 {
 }
 
 // storedACL turns a POSIX access list from the form system calls use into
-// ext4's own: version 1, entries without an id four bytes long. One that is in
-// this form already stays.
+// ext4's own: version 1, entries without an id four bytes long.
 func storedACL(v string) (string, error) {
-	if strings.HasPrefix(v, "\x01\x00\x00\x00") {
-		return v, nil
-	}
 	if len(v) < 4 || (len(v)-4)%8 != 0 || v[:4] != "\x02\x00\x00\x00" {
 		return "", errors.New("access list is malformed")
 	}

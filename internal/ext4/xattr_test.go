@@ -16,7 +16,7 @@ func TestStoredACL(t *testing.T) {
 	if d := cmp.Diff(want, got); err != nil || d != "" {
 		t.Errorf("%v %s", err, d)
 	}
-	for _, bad := range []string{"", "\x02\x00\x00\x00\x01", "\x03\x00\x00\x00", "\x02\x00\x00\x00\x77\x00\x07\x00" + undefined} {
+	for _, bad := range []string{"", want, "\x02\x00\x00\x00\x01", "\x03\x00\x00\x00", "\x02\x00\x00\x00\x77\x00\x07\x00" + undefined} {
 		if _, err := storedACL(bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}

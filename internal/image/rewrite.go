@@ -9,7 +9,6 @@ import (
 	"path"
 	"slices"
 	"sort"
-	"strings"
 	"time"
 
 	"github.com/bangervm/banger/internal/debian"
@@ -103,9 +102,6 @@ func (w *rewriter) member(h *tar.Header, r io.Reader, tw *tar.Writer) error {
 	if name == "" {
 		m.Name = "./"
 	}
-	if err := fixACL(m); err != nil {
-		return fmt.Errorf("member %.80q: %w", name, err)
-	}
 	if err := tw.WriteHeader(m); err != nil {
 		return err
 	}
@@ -184,43 +180,6 @@ func (w *rewriter) count(n int64) {
 	if w.progress != nil {
 		w.progress(w.bytes)
 	}
-}
-
-// fixACL turns POSIX access lists from the form system calls use into the form
-// ext4 stores.
-func fixACL(h *tar.Header) error {
-	for _, k := range []string{"SCHILY.xattr.system.posix_acl_access", "SCHILY.xattr.system.posix_acl_default"} {
-		v, ok := h.PAXRecords[k]
-		if !ok {
-			continue
-		}
-		stored, err := storedACL(v)
-		if err != nil {
-			return err
-		}
-		h.PAXRecords[k] = stored
-	}
-	return nil
-}
-
-// storedACL is ext4's own form: version 1, entries without an id four bytes long.
-func storedACL(v string) (string, error) {
-	if len(v) < 4 || (len(v)-4)%8 != 0 || v[:4] != "\x02\x00\x00\x00" {
-		return "", errors.New("access list is malformed")
-	}
-	var b strings.Builder
-	b.WriteString("\x01\x00\x00\x00")
-	for e := v[4:]; len(e) > 0; e = e[8:] {
-		switch tag := uint16(e[0]) | uint16(e[1])<<8; tag {
-		case 0x01, 0x04, 0x10, 0x20: // owner, owning group, mask, others
-			b.WriteString(e[:4])
-		case 0x02, 0x08: // a user, a group
-			b.WriteString(e[:8])
-		default:
-			return "", fmt.Errorf("access list has an unknown entry %#x", tag)
-		}
-	}
-	return b.String(), nil
 }
 
 // sortedPackages lists name=version.
