@@ -48,6 +48,8 @@ func checkKVM(ctx context.Context, store string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	o := probe.Options{
 		Driver: qemu.New(qemu.Options{}, log), Kernel: kernel.VMLinux(), Log: log,
+		// An emulated host on a busy one: whether KVM works is asked, not how fast.
+		FirstOutput: time.Minute, Total: 4 * time.Minute,
 		Initrd: func(_ context.Context, path string) error {
 			return initramfs.Write(layout.Layout{Cache: dir}, path, kernel.BootModules(), guestapi.Config{Protocol: guestapi.Protocol, Probe: true})
 		},
