@@ -130,7 +130,7 @@ func why(err error) string {
 // consider says whether the driver can run what is asked for, and on what.
 func (c *chooser) consider(ctx context.Context, one candidate, accelerator string, kernel layout.KernelDir) (vm.Choice, error) {
 	name, can := one.driver.Name(), one.driver.Capabilities()
-	choice := vm.Choice{Driver: name}
+	choice := vm.Choice{Driver: name, Serials: can.Serials}
 	if accelerator != "auto" && !slices.Contains(can.Accelerators, vmm.Accelerator(accelerator)) {
 		return choice, api.Errorf(api.KindUnsupported, "cannot use %s: it has no accelerator %s", name, accelerator).WithHint("banger doctor")
 	}

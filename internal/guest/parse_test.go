@@ -18,6 +18,16 @@ import (
 	"github.com/bangervm/banger/guestapi"
 )
 
+// Where serial numbers are not ours to give (Firecracker shows the file's own
+// number), the order counts, whatever the disks call themselves.
+func TestMatchDisksByOrder(t *testing.T) {
+	t.Parallel()
+	got := matchDisks([]blockDevice{{"vda", "64768:1"}, {"vdb", "64768:2"}}, []guestapi.Disk{{Role: "root", Index: 0}, {Role: "work", Index: 1}})
+	if d := cmp.Diff(map[string]string{"root": "/dev/vda", "work": "/dev/vdb"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
 func TestHosts(t *testing.T) {
 	t.Parallel()
 	first := hosts(nil, "web")

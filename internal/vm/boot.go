@@ -43,7 +43,7 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 	op.Stage("preparing disks")
 	token := newToken()
 	spec := m.spec(rec, dir, root, choice)
-	if err := m.prepare(ctx, rec, dir, spec, token); err != nil {
+	if err := m.prepare(ctx, rec, dir, spec, choice.Serials, token); err != nil {
 		return rec, false, err
 	}
 	op.Stage("booting")
@@ -135,7 +135,7 @@ func grows(path string, bytes int64) bool {
 // prepare makes what the VMM opens: both disks at once, new ones for a VM that
 // never ran, larger ones where the record wants that, and the initramfs. What it
 // made in vain it removes.
-func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, spec vmm.Spec, token string) error {
+func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, spec vmm.Spec, serials bool, token string) error {
 	if err := safeID(rec.ID); err != nil {
 		return err
 	}
@@ -157,6 +157,12 @@ func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, s
 			return err
 		}
 		config.Transport = spec.Transport
+		if !serials {
+			// What a VMM without them shows instead is no disk's name.
+			for i := range config.Disks {
+				config.Disks[i].Serial = ""
+			}
+		}
 		return m.d.Initrd(ctx, dir.Initrd(), m.d.Layout.Kernel(rec.KernelID), config)
 	})
 	return g.Wait()

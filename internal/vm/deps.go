@@ -151,6 +151,7 @@ type Choice struct {
 	Driver      string
 	Accelerator vmm.Accelerator
 	Transport   guestapi.Transport // of the guest link
+	Serials     bool               // the guest sees the serial numbers of its disks
 	Reason      string
 }
 

@@ -71,6 +71,7 @@ type Capabilities struct {
 	Snapshot    bool
 	Resize      bool // its machines are Resizers
 	Tap         bool // its machines are Tappers
+	Serials     bool // guests see the serial numbers of their disks; else they go by the order
 	// Accelerators it can run guests with, and Transports of the guest link it
 	// has, the preferred one first.
 	Accelerators []Accelerator

@@ -40,7 +40,7 @@ func (d *Driver) Name() string { return "fake" }
 // Capabilities of this driver.
 func (d *Driver) Capabilities() vmm.Capabilities {
 	return vmm.Capabilities{
-		Pause: true, PowerButton: true, Resize: true,
+		Pause: true, PowerButton: true, Resize: true, Serials: true,
 		Accelerators: []vmm.Accelerator{vmm.KVM, vmm.TCG},
 		Transports:   []guestapi.Transport{guestapi.TransportSerial},
 	}

@@ -51,7 +51,7 @@ func New(o Options, log *slog.Logger) *Driver {
 	if o.KVM == "" {
 		o.KVM = "/dev/kvm"
 	}
-	return &Driver{opts: o, log: log, patience: 15 * time.Second, spare: 1 << 30}
+	return &Driver{opts: o, log: log, patience: time.Minute, spare: 1 << 30}
 }
 
 var _ vmm.Driver = (*Driver)(nil)
