@@ -88,7 +88,7 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 		return sv, nil, err
 	}
 	catalogs := catalog.New(configured, o.Layout.Catalogs(), downloads, time.Now, o.Log)
-	kernels := kernel.New(o.Layout, db, ops, o.Log, kernel.Options{Mirror: o.Config.DebianMirror})
+	kernels := kernel.New(o.Layout, db, ops, o.Log, kernel.Options{Mirror: o.Config.DebianMirror, Catalog: catalogs, Downloads: downloads})
 	images := image.New(o.Layout, db, ops, o.Log, image.Options{
 		Kernels: kernels, Sources: map[string]image.Source{image.FromBundle: image.Bundles{Downloads: downloads, Kernels: kernels, Now: time.Now}},
 		Default: o.Config.DefaultImageName, Mirror: o.Config.DebianMirror, Catalog: catalogs,

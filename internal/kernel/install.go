@@ -9,6 +9,7 @@ import (
 	"runtime"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/catalog"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/pull"
 	"github.com/bangervm/banger/internal/store"
@@ -54,7 +55,7 @@ func (m *Manager) Install(ctx context.Context, dir layout.KernelDir, name string
 	}
 	other := name[:min(len(name), 54)] + "-" + id[:8]
 	_, err = m.pulls.Find(ctx, name)
-	if _, known := m.entry(name); known || api.KindOf(err) != api.KindNotFound {
+	if m.inCatalog(ctx, name) || api.KindOf(err) != api.KindNotFound {
 		name = other
 	}
 	for {
@@ -76,6 +77,16 @@ func (m *Manager) Install(ctx context.Context, dir layout.KernelDir, name string
 			return "", api.Errorf(api.KindCancelled, "cannot install kernel %q: it was cancelled", name)
 		}
 	}
+}
+
+// inCatalog says whether a catalog has the name.
+func (m *Manager) inCatalog(ctx context.Context, name string) bool {
+	for _, i := range m.opt.Catalog.List(ctx, catalog.Kernels, false) {
+		if i.Name == name {
+			return true
+		}
+	}
+	return false
 }
 
 // checkFiles looks whether the files are those of a kernel this host can boot,

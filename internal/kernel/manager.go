@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/catalog"
 	"github.com/bangervm/banger/internal/debian"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/operation"
@@ -37,24 +38,40 @@ type Options struct {
 	Now    func() time.Time
 	// Build makes a kernel from a recipe; nil means Build of this package.
 	Build func(ctx context.Context, dir layout.KernelDir, recipe Recipe, opt BuildOptions) (Manifest, error)
+	// CanBuild says why a package cannot be had on this host; nil looks, unless
+	// Build is another's.
+	CanBuild func(catalog.Debian) error
+	// Catalog has what can be pulled by name; nil means banger's own.
+	Catalog Catalog
+	// Downloads gets kernels that are a file at an address; nil means that none
+	// can be had so.
+	Downloads Downloads
 }
 
 // Manager finds, pulls and lists kernels. Its methods may be called from several
 // goroutines.
 type Manager struct {
-	layout  layout.Layout
-	ops     *operation.Registry
-	opt     Options
-	catalog []entry
-	store   Store
-	pulls   *pull.Puller[store.Kernel, api.Kernel]
+	layout layout.Layout
+	ops    *operation.Registry
+	opt    Options
+	store  Store
+	pulls  *pull.Puller[store.Kernel, api.Kernel]
 }
 
 // New makes a manager and registers its operations kernel.pull and kernel.import. The caller calls
 // Recover before it lets anybody pull.
 func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, opt Options) *Manager {
+	if opt.CanBuild == nil {
+		opt.CanBuild = canBuild
+		if opt.Build != nil {
+			opt.CanBuild = func(catalog.Debian) error { return nil }
+		}
+	}
 	if opt.Build == nil {
 		opt.Build = Build
+	}
+	if opt.Catalog == nil {
+		opt.Catalog = catalog.Own()
 	}
 	if opt.Now == nil {
 		opt.Now = time.Now
@@ -62,7 +79,7 @@ func New(l layout.Layout, s Store, ops *operation.Registry, log *slog.Logger, op
 	if opt.Default == "" {
 		opt.Default = DefaultName
 	}
-	m := &Manager{layout: l, ops: ops, opt: opt, catalog: embedded(), store: s}
+	m := &Manager{layout: l, ops: ops, opt: opt, store: s}
 	m.pulls = pull.New(pull.Noun[store.Kernel, api.Kernel]{
 		Name: "kernel", Kinds: []string{"kernel.pull", importOperation}, Forget: true,
 		Catalog: m.entries, Known: m.known, Plan: m.plan, Check: m.check, View: toAPI,
@@ -136,63 +153,27 @@ func (m *Manager) check(k store.Kernel) (wrong string, err error) {
 	return wrong, nil
 }
 
-func (m *Manager) entries(context.Context, bool) ([]api.CatalogEntry, error) {
-	list := make([]api.CatalogEntry, 0, len(m.catalog))
-	for _, e := range m.catalog {
-		list = append(list, api.CatalogEntry{Name: e.name, Kind: e.kind(), Description: e.description, Catalog: "banger", Sources: []string{e.kind()}})
-	}
-	return list, nil
-}
-
 // fromCatalog is the kind of source that is a name of the catalog.
 const fromCatalog = "catalog"
 
 // known is how to get a kernel by its bare name.
 func (m *Manager) known(ctx context.Context, name string) (pull.Job, error) {
-	if _, ok := m.entry(name); !ok {
+	_, err := m.opt.Catalog.Find(ctx, catalog.Kernels, name)
+	if api.KindOf(err) == api.KindNotFound {
 		return pull.Job{}, m.pulls.Unknown(ctx, name)
 	}
-	return pull.Job{Name: name, Source: pull.Source{Kind: fromCatalog, Ref: name}}, nil
-}
-
-func (m *Manager) entry(name string) (entry, bool) {
-	for _, e := range m.catalog {
-		if e.name == name {
-			return e, true
-		}
-	}
-	return entry{}, false
+	return pull.Job{Name: name, Source: pull.Source{Kind: fromCatalog, Ref: name}}, err
 }
 
 // plan looks at what a kernel is made from.
-func (m *Manager) plan(_ context.Context, job pull.Job, _ pull.Report) (pull.Plan[store.Kernel], error) {
+func (m *Manager) plan(ctx context.Context, job pull.Job, _ pull.Report) (pull.Plan[store.Kernel], error) {
 	if job.Source.Kind == fromPath {
 		return m.planImport(job), nil
 	}
 	if job.Source.Kind == fromBundle {
 		return m.planFiles(job)
 	}
-	name := job.Source.Ref
-	e, ok := m.entry(name)
-	if !ok || e.recipe == nil {
-		return pull.Plan[store.Kernel]{}, api.Errorf(api.KindUnsupported, "cannot pull kernel %q: this banger does not know how", name)
-	}
-	return pull.Plan[store.Kernel]{
-		Key: "catalog " + name, Same: func(k store.Kernel) bool { return k.Source["reference"] == name },
-		Describe: func(k store.Kernel) store.Kernel {
-			source := map[string]string{"kind": e.kind(), "reference": name}
-			for key, value := range k.Source {
-				if source[key] == "" {
-					source[key] = value
-				}
-			}
-			k.Source = source
-			return k
-		},
-		Make: func(ctx context.Context, dir, tempDir string, report pull.Report) (store.Kernel, error) {
-			return m.make(ctx, *e.recipe, dir, tempDir, report)
-		},
-	}, nil
+	return m.planEntry(ctx, job.Source.Ref)
 }
 
 // make builds the kernel of a recipe in dir.
