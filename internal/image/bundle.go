@@ -136,8 +136,10 @@ type unpacked struct {
 	kernel string // name that its kernel got here
 }
 
-// unpack reads a bundle into dir and hands its kernel, if it has one, over.
-func unpack(ctx context.Context, r io.Reader, dir layout.ImageDir, kernels Kernels, report func(stage string, done int64)) (unpacked, error) {
+// unpack reads a bundle into dir and hands its kernel, if it has one, over. digest
+// is what was verified of the bundle, which another may write to meanwhile; empty
+// where nothing was.
+func unpack(ctx context.Context, r io.Reader, digest string, dir layout.ImageDir, kernels Kernels, report func(stage string, done int64)) (unpacked, error) {
 	var u unpacked
 	var err error
 	u.Info, err = bundle.Read(ctx, r, dir.Dir, bundle.Options{
@@ -155,6 +157,9 @@ func unpack(ctx context.Context, r io.Reader, dir layout.ImageDir, kernels Kerne
 	})
 	if err != nil {
 		return u, err
+	}
+	if digest != "" && u.Digest != digest {
+		return u, api.Errorf(api.KindBadState, "it changed while it was read")
 	}
 	from := layout.KernelDir{Dir: filepath.Join(dir.Dir, kernelFolder)}
 	if u.Manifest.Has(kernelFiles(layout.KernelDir{Dir: kernelFolder})[0]) {
@@ -181,6 +186,7 @@ func kindOr(err error, other api.Kind) api.Kind {
 func (u unpacked) manifest() Manifest {
 	source := map[string]string{}
 	maps.Copy(source, u.Source)
+	delete(source, "kernel") // ours to say, of the name that was checked
 	source["bundle"] = u.Digest
 	if k := first(u.kernel, u.Kernel); k != "" {
 		source["kernel"] = k

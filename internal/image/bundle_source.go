@@ -198,7 +198,7 @@ func (b bundleWork) make(ctx context.Context, f *os.File, size int64, dir layout
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return store.Image{}, err
 	}
-	u, err := unpack(ctx, f, dir, b.Kernels, func(stage string, done int64) {
+	u, err := unpack(ctx, f, digest, dir, b.Kernels, func(stage string, done int64) {
 		p := api.Progress{}
 		if done > 0 {
 			p = api.Progress{Done: done, Total: size, Unit: "bytes"}
@@ -208,9 +208,6 @@ func (b bundleWork) make(ctx context.Context, f *os.File, size int64, dir layout
 	if err != nil {
 		e := api.AsError(err)
 		return store.Image{}, api.Errorf(e.Kind, "cannot pull %s: %w", shown(b.at), err).WithHint("%s", e.Hint)
-	}
-	if digest != "" && u.Digest != digest {
-		return store.Image{}, api.Errorf(api.KindBadState, "cannot pull %s: it changed while it was read", shown(b.at))
 	}
 	m := u.manifest()
 	if err := pull.WriteManifest(dir.Manifest(), m); err != nil {
@@ -257,10 +254,15 @@ func (b bundleWork) verify(ctx context.Context, f *os.File, size int64, report p
 // signature gets the signature that lies beside the bundle.
 func (b bundleWork) signature(ctx context.Context) ([]byte, error) {
 	if filepath.IsAbs(b.at) {
-		text, err := os.ReadFile(b.at + signature.Suffix)
+		f, _, err := openBundle(b.at + signature.Suffix)
 		if errors.Is(err, os.ErrNotExist) {
 			return nil, signature.Unsigned(b.at, *b.key)
 		}
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }()
+		text, err := io.ReadAll(io.LimitReader(f, signature.MaxBytes+1)) // one byte too many is refused
 		if err != nil {
 			return nil, api.Errorf(fileKind(err), "cannot read signature: %w", err)
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -408,6 +409,49 @@ func TestABundleThatMustBeSigned(t *testing.T) {
 }
 
 // A daemon killed while it writes a bundle leaves nothing of it.
+// Who may write to a bundle can do so after it was verified: nothing of what he
+// writes stays, its kernel least of all. Nor does its description name a kernel
+// but in the field that is checked.
+func TestABundleThatChangesOnceVerified(t *testing.T) {
+	t.Parallel()
+	_, k := other(t, nil)
+	of := func(root []byte, source map[string]string, with ...string) []byte {
+		path := filepath.Join(t.TempDir(), "root")
+		pulltest.Must(t, os.WriteFile(path, root, 0o600))
+		files := []bundle.File{{Name: memberRoot, Path: path}}
+		for i, name := range kernelFiles(layout.KernelDir{Dir: kernelFolder})[:len(with)] {
+			files = append(files, bundle.File{Name: name, Path: with[i]})
+		}
+		var b bytes.Buffer
+		_, err := bundle.Write(t.Context(), &b, "image", bundled{Arch: runtime.GOARCH, Source: source}, files, nil)
+		pulltest.Must(t, err)
+		return b.Bytes()
+	}
+	random := make([]byte, 64<<10)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(random)
+	good, evil := of(random, map[string]string{"kernel": "../../x"}), of([]byte("evil"), nil, kernelFiles(k.dir)...)
+	sum := sha256.Sum256(good)
+	for name, swap := range map[string]bool{"as it was": false, "swapped": true} {
+		path := filepath.Join(t.TempDir(), "app.tar.zst")
+		pulltest.Must(t, os.WriteFile(path, good, 0o600))
+		f, size, err := openBundle(path)
+		pulltest.Must(t, err)
+		work := bundleWork{Bundles: Bundles{Kernels: k, Now: time.Now}, at: path, digest: "sha256:" + hex.EncodeToString(sum[:])}
+		i, err := work.make(t.Context(), f, size, layout.ImageDir{Dir: t.TempDir()}, func(stage string, p api.Progress) {
+			if swap && stage == "verifying" && p.Done == size {
+				pulltest.Must(t, os.WriteFile(path, evil, 0o600))
+			}
+		})
+		pulltest.Must(t, f.Close())
+		if swap && (api.KindOf(err) != api.KindBadState || !strings.Contains(err.Error(), "changed while it was read") || len(k.installed) > 0) {
+			t.Errorf("%s: %v, installed %v", name, err, k.installed)
+		}
+		if !swap && (err != nil || i.Source["kernel"] != "") {
+			t.Errorf("%s: %v, %v", name, err, i.Source)
+		}
+	}
+}
+
 func TestADaemonKilledWhileBundling(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
