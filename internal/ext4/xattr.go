@@ -39,7 +39,7 @@ func storedXattr(name, value string) (x xattr, ok bool, err error) {
 	}
 	for prefix, index := range map[string]byte{"user.": 1, "trusted.": 4, "security.": 6} {
 		if rest, has := strings.CutPrefix(name, prefix); has && rest != "" {
-			if len(rest) > 255 || strings.ContainsRune(rest, 0) {
+			if len(name) > maxName || strings.ContainsRune(rest, 0) {
 				return xattr{}, false, fmt.Errorf("extended attribute %.80q: name is not valid", name)
 			}
 			return xattr{index, rest, value}, true, nil

@@ -17,6 +17,7 @@ import (
 const (
 	elfHeader  = 64
 	elfSegment = 56
+	elfSection = 64
 	// maxSegments bounds the program headers of a kernel, which has five.
 	maxSegments = 64
 )
@@ -94,12 +95,46 @@ func copyVMLinux(r io.Reader, w io.Writer) error {
 	return err
 }
 
+// maxSectionNames bounds the names of an ELF file's sections, in bytes, counted
+// once for each section.
+const maxSectionNames = 64 << 20
+
+// checkSections is for an ELF file, of 64 bits, before debug/elf reads it: that
+// uncompresses the names of sections whatever becomes of them, and copies for each
+// section what lies behind its name's beginning up to the next zero byte.
+func checkSections(r io.ReaderAt) error {
+	head, section := make([]byte, elfHeader), make([]byte, elfSection)
+	if _, err := r.ReadAt(head, 0); err != nil {
+		return fmt.Errorf("it is cut short: %w", err)
+	}
+	le := binary.LittleEndian
+	at, n, names := le.Uint64(head[40:]), uint64(le.Uint16(head[60:])), uint64(le.Uint16(head[62:]))
+	switch {
+	case head[elf.EI_CLASS] != byte(elf.ELFCLASS64) || head[elf.EI_DATA] != byte(elf.ELFDATA2LSB):
+		return errors.New("it is not for a machine of 64 bits")
+	case at == 0 && n == 0:
+		return nil
+	case le.Uint16(head[58:]) != elfSection || names >= n || at > 1<<40:
+		return errors.New("its section headers are wrong")
+	}
+	if _, err := r.ReadAt(section, int64(at+names*elfSection)); err != nil {
+		return fmt.Errorf("it is cut short: %w", err)
+	}
+	if elf.SectionFlag(le.Uint64(section[8:]))&elf.SHF_COMPRESSED != 0 || le.Uint64(section[32:]) > maxSectionNames/n {
+		return fmt.Errorf("the names of its %d sections are too long", n)
+	}
+	return nil
+}
+
 // xenEntry is the type of the note that says where QEMU enters a kernel
 // (XEN_ELFNOTE_PHYS32_ENTRY of the kernel's include/xen/interface/elfnote.h).
 const xenEntry = 18
 
 // canPVH says whether a vmlinux has the entry by which QEMU starts one.
 func canPVH(r io.ReaderAt) (bool, error) {
+	if err := checkSections(r); err != nil {
+		return false, err
+	}
 	f, err := elf.NewFile(r)
 	if err != nil {
 		return false, err

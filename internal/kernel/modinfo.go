@@ -22,9 +22,13 @@ const maxModinfo = 1 << 20
 
 // readModinfo reads the .modinfo section of a module, uncompressed.
 func readModinfo(b []byte) (modinfo, error) {
-	f, err := elf.NewFile(bytes.NewReader(b))
+	err := checkSections(bytes.NewReader(b))
+	var f *elf.File
+	if err == nil {
+		f, err = elf.NewFile(bytes.NewReader(b))
+	}
 	if err != nil {
-		return modinfo{}, fmt.Errorf("not an ELF file: %w", err)
+		return modinfo{}, fmt.Errorf("not an ELF file that can be read: %w", err)
 	}
 	defer func() { _ = f.Close() }()
 	s := f.Section(".modinfo")

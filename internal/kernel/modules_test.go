@@ -3,8 +3,10 @@ package kernel
 import (
 	"archive/tar"
 	"bytes"
+	"compress/zlib"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"io"
 	"maps"
 	"os"
@@ -282,7 +284,7 @@ func TestUnpackRefuses(t *testing.T) {
 		"modules of others": {with(member{"lib/modules/9.9/kernel/x.ko", fakeModule(""), tar.TypeReg}), "", "two kernels"},
 		"a climbing path":   {with(member{"lib/modules/../../../etc/passwd", nil, tar.TypeReg}), "", "leaves the archive"},
 		"a device":          {with(member{mods + "x", nil, tar.TypeChar}), "", "neither a file"},
-		"no module":         {with(member{mods + "x.ko", []byte("text"), tar.TypeReg}), "", "not an ELF file"},
+		"no module":         {with(member{mods + "x.ko", []byte("text"), tar.TypeReg}), "", "not an ELF file that can be read"},
 		"bad compression":   {with(member{mods + "x.ko.xz", []byte("text"), tar.TypeReg}), "", "x.ko.xz"},
 		"no modinfo":        {with(member{mods + "x.ko", fakeVMLinux(64), tar.TypeReg}), "", "x.ko"},
 	}
@@ -294,6 +296,38 @@ func TestUnpackRefuses(t *testing.T) {
 				t.Errorf("got %v (%s), want %q", err, api.KindOf(err), c.says)
 			}
 		})
+	}
+}
+
+// The names of sections are read before anything else of a module is known.
+func TestModulesThatWouldFillMemory(t *testing.T) {
+	t.Parallel()
+	if _, err := readModinfo(fakeModule(info("good", ""))); err != nil {
+		t.Fatal(err)
+	}
+	names := "\x00.modinfo\x00.shstrtab\x00"
+	for what, c := range map[string]struct {
+		flags elf.SectionFlag
+		data  []byte
+	}{
+		"a bomb": {elf.SHF_COMPRESSED, func() []byte {
+			var b bytes.Buffer
+			must2(binary.Write(&b, binary.LittleEndian, elf.Chdr64{Type: uint32(elf.COMPRESS_ZLIB), Size: uint64(len(names)) + 1<<20}))
+			z := zlib.NewWriter(&b)
+			_, err := io.WriteString(z, names+strings.Repeat("\x00", 1<<20))
+			must2(errors.Join(err, z.Close()))
+			return b.Bytes()
+		}()},
+		"long names": {0, []byte(names + strings.Repeat("n", maxSectionNames/3))},
+	} {
+		b := fakeModule(info("bad", ""))
+		last := b[len(b)-elfSection:]
+		binary.LittleEndian.PutUint64(last[8:], uint64(c.flags))
+		binary.LittleEndian.PutUint64(last[24:], uint64(len(b)))
+		binary.LittleEndian.PutUint64(last[32:], uint64(len(c.data)))
+		if _, err := readModinfo(append(b, c.data...)); err == nil || !strings.Contains(err.Error(), "names of its 3 sections are too long") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 
