@@ -60,7 +60,7 @@ func RealSpecs(t *testing.T, accelerator vmm.Accelerator, transport guestapi.Tra
 		if linkToken != "" {
 			cfg.Token, cfg.VsockToken = linkToken, true
 		}
-		_, _ = rand.Read(cfg.Seed) // never fails
+		_, _ = rand.Read(cfg.Seed)     // never fails
 		for i, d := range spec.Disks { // by order: not every VMM shows serial numbers
 			cfg.Disks = append(cfg.Disks, guestapi.Disk{Role: d.Serial, Index: i})
 		}
