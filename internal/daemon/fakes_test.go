@@ -280,7 +280,7 @@ func newClosedRig(t testing.TB) *rig {
 
 func (r *rig) fakes() services {
 	return services{
-		vms: r.vms, images: fakeImages{}, kernels: fakeKernels{}, system: fakeSystem{}, operations: fakeOperations{r.end}, events: r.bus,
+		vms: r.vms, images: fakeImages{}, kernels: fakeKernels{}, catalogs: fakeCatalogs{}, system: fakeSystem{}, operations: fakeOperations{r.end}, events: r.bus,
 		doctor: func(context.Context, string) []api.Check { return nil },
 	}
 }

@@ -77,6 +77,7 @@ type session struct {
 	tty      bool
 
 	gone    chan struct{} // closed when the client is gone before the end
+	once    sync.Once     // the command was told so
 	running atomic.Bool   // proc, tty and out are set
 }
 
@@ -105,6 +106,7 @@ func (s *session) run() {
 		s.guard(func() { s.supervise(time.Duration(req.TimeoutMS) * time.Millisecond) })
 	}()
 	s.follow()
+	s.lost() // before its writers fail: CMD shall learn of it by HUP, not by a broken pipe
 	close(s.gone)
 	_ = s.conn.Close() // ends writers that wait for a client no longer there
 	<-done
@@ -180,6 +182,10 @@ func (s *session) start(cmd command, req guestapi.ExecRequest) *guestapi.Exit {
 	return nil
 }
 
+// lost tells the command that its client is gone; one that has ended already
+// hears nothing. Any goroutine may call it.
+func (s *session) lost() { s.once.Do(func() { s.signal(syscall.SIGHUP) }) }
+
 // hangUp sends HUP to a command on a terminal; any goroutine may call it.
 func (s *session) hangUp() {
 	if s.running.Load() && s.tty {
@@ -237,7 +243,6 @@ func (s *session) supervise(timeout time.Duration) {
 			running = false
 		case <-gone:
 			gone = nil
-			s.signal(syscall.SIGHUP)
 			if s.tty {
 				_ = s.out.Close() // hangs the terminal up
 			}

@@ -43,6 +43,7 @@ func (s *session) pump(ch byte, f *os.File) {
 		if n > 0 {
 			putHead(buf[:frameHead+n], ch)
 			if !s.send(buf[:frameHead+n]) {
+				s.lost() // before its output has no reader
 				break
 			}
 			if !big && n == smallRead {

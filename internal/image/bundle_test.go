@@ -318,12 +318,8 @@ func TestABundleFromAURL(t *testing.T) {
 	b, _ := makeBundle(t, api.BundleImage{})
 	at, _ := site(t, filepath.Dir(b.Path))
 	f, _ := other(t, nil)
-	var stages []string
 	op, err := f.Pull(t.Context(), api.PullImage{Name: at + "/app.tar.zst"})
 	pulltest.Must(t, err)
-	for o := range f.Ops.Watch(t.Context(), op.ID) {
-		stages = append(stages, o.Stage)
-	}
 	i := made[api.Image](t, f, op, nil)
 	if i.Name != "app" || i.Reference != at+"/app.tar.zst" || i.Source["bundle"] != b.Digest {
 		t.Errorf("image: %+v", i)

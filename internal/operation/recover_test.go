@@ -122,7 +122,7 @@ func crashHere(t *testing.T, path string, rec store.Operation, left string, onCr
 	for _, n := range left {
 		w.set(string(n), true)
 	}
-	r := New(db, nil, time.Now, slog.New(slog.DiscardHandler))
+	r := New(db, nil, func() time.Time { return day }, slog.New(slog.DiscardHandler))
 	r.Register(w.making(onCrash, fails))
 	if err := r.Recover(ctx); err != nil {
 		t.Fatal(at, err)
