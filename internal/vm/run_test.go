@@ -302,8 +302,15 @@ func TestRunClientGoneDuringTheCommand(t *testing.T) {
 			w := newWorld(t)
 			c := newClient()
 			file := filepath.Join(t.TempDir(), "hup")
-			go func() { <-c.started; time.Sleep(100 * time.Millisecond); c.hangup() }()
-			script := "trap 'echo got >" + file + "; exit 1' HUP; while :; do sleep 0.05; done"
+			go func() { // once the trap is set, however slow the host is
+				for limit := time.Now().Add(time.Minute); time.Now().Before(limit); time.Sleep(5 * time.Millisecond) {
+					if _, err := os.Stat(file + ".set"); err == nil {
+						break
+					}
+				}
+				c.hangup()
+			}()
+			script := "trap 'echo got >" + file + "; exit 1' HUP; : >" + file + ".set; while :; do sleep 0.05; done"
 			if err := w.m.Run(bg, api.Run{VM: api.CreateVM{Name: "web"}, Exec: sh(script), End: end}, c); err == nil {
 				t.Error("no error")
 			}
