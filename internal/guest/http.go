@@ -139,15 +139,16 @@ func (a *Agent) Serve(l net.Listener) error {
 		default:
 			return err
 		}
-		if !a.track(conn) {
+		if !a.admit(conn) {
 			_ = conn.Close()
 			return nil
 		}
-		a.conns.Go(func() {
+		go func() {
+			defer a.conns.Done()
 			defer a.untrack(conn)
 			defer conn.Close()
 			a.serveConn(conn)
-		})
+		}()
 	}
 }
 
@@ -190,6 +191,19 @@ func (a *Agent) track(c io.Closer) bool {
 		return false
 	}
 	a.open[c] = struct{}{}
+	return true
+}
+
+// admit tracks a connection that Close will wait for. It is counted under the
+// lock that Close takes first, never while Close waits.
+func (a *Agent) admit(conn net.Conn) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed() {
+		return false
+	}
+	a.open[conn] = struct{}{}
+	a.conns.Add(1)
 	return true
 }
 
