@@ -111,7 +111,7 @@ func files(list ...file) func(*tar.Writer) error {
 func probe(t *testing.T) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "probe")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "./testdata/probe")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, filepath.Join("testdata", "probe", "main.go")) // a file, not a package: there may be no module here
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if b, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("cannot build the probe: %v: %s", err, b)
