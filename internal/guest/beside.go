@@ -77,13 +77,20 @@ func besideMain(build string) error {
 // means that nothing will be heard.
 func listenNotes(path string) *net.UnixConn {
 	_ = os.Remove(path)
-	old := syscall.Umask(0o177) // root's only
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	syscall.Umask(old)
+	// Root's only. The mode of a socket before bind is, in Linux, that of its
+	// file; a umask would be everybody's in this process.
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		if cerr := raw.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), 0o600) }); cerr != nil {
+			return cerr
+		}
+		return err
+	}}
+	conn, err := lc.ListenPacket(context.Background(), "unixgram", path)
 	if err != nil {
 		return nil
 	}
-	return conn
+	return conn.(*net.UnixConn)
 }
 
 // await waits until the image's init is there and, where it can say so, has
