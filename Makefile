@@ -55,6 +55,11 @@ bench: build ## the figures of SPECIFICATION.md: a table and bench-results/*.jso
 	@scripts/deps bench
 	$(GO) run ./tests/bench
 
+# Make has an AS of its own, the assembler.
+ifeq ($(origin AS),default)
+AS :=
+endif
+
 # CMD reaches the lab untouched: make would expand its dollars.
 export LAB_CMD = $(value CMD)
 
