@@ -50,7 +50,10 @@ type Config struct {
 	// accelerator probe. Nothing else is read then.
 	Probe bool `json:"probe,omitempty"`
 
-	Disks   []Disk  `json:"disks"`
+	Disks []Disk `json:"disks"`
+	// OwnRoot says that the root disk is this VM's alone: it is mounted, writable,
+	// as the root itself, and there is no system disk.
+	OwnRoot bool    `json:"own_root,omitempty"`
 	Network Network `json:"network"`
 	// Env is set for every command, after the guest's own HOME, TERM and so on.
 	Env     []string `json:"env,omitempty"`
@@ -91,7 +94,7 @@ const ProbeReply = "banger-probe: userspace reached"
 
 // What a disk is for.
 const (
-	RoleRoot    = "root"    // ext4, read-only, shared: the lower layer
+	RoleRoot    = "root"    // ext4, read-only, shared: the lower layer; with OwnRoot writable, and the root itself
 	RoleSystem  = "system"  // ext4: upper layer and work folder of the root overlay
 	RoleWork    = "work"    // ext4: its folder "root" becomes /root
 	RoleModules = "modules" // ext4, read-only, shared: the kernel's modules

@@ -113,7 +113,7 @@ func vmFields(vm api.VM) [][2]string {
 		{"cpus", fmt.Sprint(vm.VCPUs)},
 		{"memory", ui.Bytes(vm.MemoryBytes)},
 		{"work disk", ui.Bytes(vm.DiskBytes)},
-		{"system disk", ui.Bytes(vm.SystemOverlayBytes) + " over the image (" + vm.RootDisk + ")"},
+		{"root disk", rootDisk(vm)},
 		{"network", strings.TrimSpace(vm.Network.Mode + " " + vm.Network.Address)},
 		{"dns name", vm.Network.DNSName},
 		{"ports", strings.Join(ports, ", ")},
@@ -128,6 +128,19 @@ func vmFields(vm api.VM) [][2]string {
 		{"last used", when(vm.LastUsedAt)},
 		{"at next start", pending(vm)},
 	}...)
+}
+
+// rootDisk says how the root shares the image, and why so.
+func rootDisk(vm api.VM) string {
+	text := ui.Bytes(vm.SystemOverlayBytes) + " over the image"
+	if vm.RootDisk != "overlay" {
+		text = ui.Bytes(vm.SystemOverlayBytes) + " with the image in it"
+	}
+	text += " (" + vm.RootDisk
+	if vm.RootDiskReason != "" {
+		text += ", " + vm.RootDiskReason
+	}
+	return text + ")"
 }
 
 // initText says what process 1 is, why, and what it came to.

@@ -38,6 +38,7 @@ type doctor struct {
 	resolvers   func() ([]string, error)
 	store       func(ctx context.Context) error
 	guest       func() error // whether the guest binary is built in
+	rootDisks   func() []vm.RootDisk
 	image       func(ctx context.Context) (name string, err error)
 	kernel      func(ctx context.Context) (name string, err error)
 }
@@ -88,6 +89,7 @@ func (d *doctor) run(ctx context.Context, clientBuild string) []api.Check {
 		{"vmm", d.checkVMM},
 		{"accelerator", d.checkAccelerator},
 		{"guest-binary", d.checkGuest},
+		{"root-disks", d.checkRootDisks},
 	}
 	for _, need := range d.tools {
 		checks = append(checks, check{"tool-" + need.name, func(ctx context.Context) api.Check { return d.checkTool(ctx, need) }})
@@ -255,6 +257,23 @@ func (d *doctor) checkGuest(context.Context) api.Check {
 		return failed(err, "make build")
 	}
 	return pass("built in")
+}
+
+// checkRootDisks says which root disks VMs may have here. The default needs
+// nothing, so that this never fails.
+func (d *doctor) checkRootDisks(context.Context) api.Check {
+	var words []string
+	for i, r := range d.rootDisks() {
+		switch {
+		case r.Err != nil:
+			words = append(words, r.Name+": no, "+why(r.Err))
+		case i == 0:
+			words = append(words, r.Name+" (the default)")
+		default:
+			words = append(words, r.Name+": yes")
+		}
+	}
+	return pass("%s", strings.Join(words, "; "))
 }
 
 func (d *doctor) checkTool(ctx context.Context, need toolNeed) api.Check {

@@ -32,7 +32,19 @@ func soundDoctor(t *testing.T) *doctor {
 		resolvers:  func() ([]string, error) { return []string{"192.0.2.1"}, nil },
 		store:      func(context.Context) error { return nil },
 		guest:      func() error { return nil },
+		rootDisks: func() []vm.RootDisk {
+			return []vm.RootDisk{{Name: "overlay"}, {Name: "reflink", Err: errors.New("cannot clone x: no")}, {Name: "other"}}
+		},
 		image:      some, kernel: some,
+	}
+}
+
+func TestDoctorSaysWhichRootDisksThereAre(t *testing.T) {
+	t.Parallel()
+	for _, c := range soundDoctor(t).run(t.Context(), "cafe") {
+		if want := "overlay (the default); reflink: no, no; other: yes"; c.Name == "root-disks" && c.Message != want {
+			t.Errorf("%q, want %q", c.Message, want)
+		}
 	}
 }
 
@@ -46,7 +58,7 @@ func TestDoctorOnASoundHost(t *testing.T) {
 		}
 	}
 	want := []string{
-		"builds", "folders", "store", "disk-space", "memory", "vmm", "accelerator", "guest-binary",
+		"builds", "folders", "store", "disk-space", "memory", "vmm", "accelerator", "guest-binary", "root-disks",
 		"tool-mke2fs", "tool-e2fsck", "tool-resize2fs", "tool-mmdebstrap", "tool-newuidmap",
 		"user-namespaces", "dns", "image", "kernel",
 	}

@@ -159,7 +159,7 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 			return errors.Join(world.UserNamespaces(), world.SubIDs(os.Geteuid()))
 		},
 		free: world.FreeDisk, memory: world.MemoryAvailable, resolvers: world.Resolvers, store: db.Check,
-		guest: func() error { _, err := guestbin.Open(); return err },
+		guest: func() error { _, err := guestbin.Open(); return err }, rootDisks: vms.RootDisks,
 		image: func(ctx context.Context) (string, error) { return defaultImage(ctx, images, o.Config.DefaultImageName) },
 		kernel: func(ctx context.Context) (string, error) {
 			_, err := kernels.Resolve(ctx, "", "never", nil)

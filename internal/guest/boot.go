@@ -57,9 +57,9 @@ type initProcess struct {
 
 	ready chan struct{} // closed when commands may run
 
-	system *os.File // the system disk's top folder, out of sight of the guest's root
+	system *os.File // the top folder of the disk that takes the root's changes; a system disk's is out of the guest's sight
 	disks  map[string]string
-	fresh  bool // the system disk was empty
+	fresh  bool // that disk is at its first boot
 	named  bool // it got its names when it was made
 	bulk   *bulkListener
 

@@ -47,10 +47,77 @@ func mountFirst() error {
 	return nil
 }
 
-// mountRoot makes the new root, the image below and the system disk above, and
-// goes into it. The two disks' own mounts stay in the initramfs, where nothing
-// of the guest can see them.
+// mountRoot makes the new root and goes into it.
 func (i *initProcess) mountRoot() error {
+	assemble, top := i.overlayRoot, "/system"
+	if i.cfg.OwnRoot {
+		assemble, top = i.ownRoot, "/newroot"
+	}
+	if err := assemble(); err != nil {
+		return err
+	}
+	f, err := os.Open(top)
+	if err != nil {
+		return fmt.Errorf("cannot keep the system disk: %w", err)
+	}
+	i.system = f
+	// The initramfs stays in memory for good: empty it.
+	_ = os.RemoveAll("/banger")
+	_ = os.Remove("/init")
+
+	for _, do := range []func() error{
+		func() error { return unix.Chdir("/newroot") },
+		func() error { return unix.Mount(".", "/", "", unix.MS_MOVE, "") },
+		func() error { return unix.Chroot(".") },
+		func() error { return unix.Chdir("/") },
+	} {
+		if err := do(); err != nil {
+			return fmt.Errorf("cannot go into the new root: %w", err)
+		}
+	}
+	return nil
+}
+
+// bootedMark is an attribute of the top folder of a root disk of the VM's own:
+// this VM has booted from it before. Only the guest's root sees it.
+const bootedMark = "trusted.banger.booted"
+
+// ownRoot mounts a root disk that is the VM's alone.
+func (i *initProcess) ownRoot() error {
+	disk := i.disks[guestapi.RoleRoot]
+	if disk == "" {
+		return errors.New("cannot mount the root: the configuration names no root disk")
+	}
+	if err := mount(disk, "/newroot", "ext4", 0, diskOptions); err != nil {
+		return err
+	}
+	var err error
+	if i.fresh, err = firstUse("/newroot"); err != nil {
+		return fmt.Errorf("cannot prepare the root disk: %w", err)
+	}
+	return nil
+}
+
+// firstUse says whether this is the first boot from a root disk, and marks it. As
+// with makeLayer everybody may enter the root.
+func firstUse(root string) (bool, error) {
+	_, err := unix.Lgetxattr(root, bootedMark, nil)
+	if !errors.Is(err, unix.ENODATA) {
+		return false, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(root, &st); err != nil {
+		return false, err
+	}
+	if err := unix.Chmod(root, st.Mode&0o7777|0o555); err != nil {
+		return false, err
+	}
+	return true, unix.Lsetxattr(root, bootedMark, []byte("1"), 0)
+}
+
+// overlayRoot lays the system disk over the image. The two disks' own mounts stay
+// in the initramfs, where nothing of the guest can see them.
+func (i *initProcess) overlayRoot() error {
 	base, system := i.disks[guestapi.RoleRoot], i.disks[guestapi.RoleSystem]
 	if base == "" || system == "" {
 		return errors.New("cannot mount the root: the configuration names no root and system disk")
@@ -76,29 +143,7 @@ func (i *initProcess) mountRoot() error {
 	if !i.fresh {
 		forgetMountPoints("/system/upper", i.cfg.KernelRelease)
 	}
-	if err := mount("overlay", "/newroot", "overlay", 0, "lowerdir=/lower,upperdir=/system/upper,workdir=/system/work"); err != nil {
-		return err
-	}
-	f, err := os.Open("/system")
-	if err != nil {
-		return fmt.Errorf("cannot keep the system disk: %w", err)
-	}
-	i.system = f
-	// The initramfs stays in memory for good: empty it.
-	_ = os.RemoveAll("/banger")
-	_ = os.Remove("/init")
-
-	for _, do := range []func() error{
-		func() error { return unix.Chdir("/newroot") },
-		func() error { return unix.Mount(".", "/", "", unix.MS_MOVE, "") },
-		func() error { return unix.Chroot(".") },
-		func() error { return unix.Chdir("/") },
-	} {
-		if err := do(); err != nil {
-			return fmt.Errorf("cannot go into the new root: %w", err)
-		}
-	}
-	return nil
+	return mount("overlay", "/newroot", "overlay", 0, "lowerdir=/lower,upperdir=/system/upper,workdir=/system/work")
 }
 
 // makeLayer makes the upper layer on first use: its top folder's owner and mode

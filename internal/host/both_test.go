@@ -21,6 +21,8 @@ type both interface {
 	MakeExt4(ctx context.Context, path string, bytes int64) error
 	GrowExt4(ctx context.Context, path string, bytes int64) error
 	Ext4Size(path string) (int64, error)
+	CanClone(path, dir string) error
+	CloneExt4(ctx context.Context, from, to string, bytes int64) error
 	ProcessStart(pid int) (uint64, bool)
 	Signal(pid int, start uint64, sig syscall.Signal) error
 }
@@ -48,6 +50,15 @@ func TestRealAndFakeAgree(t *testing.T) {
 				t.Error(n, err)
 			}
 			if _, err := h.Ext4Size(path + "-none"); api.KindOf(err) != api.KindNotFound {
+				t.Error(err)
+			}
+			if err := h.CanClone(path+"-none", t.TempDir()); api.KindOf(err) != api.KindNotFound {
+				t.Error(err)
+			}
+			if err := h.CanClone(path, t.TempDir()); err != nil && api.KindOf(err) != api.KindUnsupported {
+				t.Error(err)
+			}
+			if err := h.CloneExt4(ctx, path+"-none", path+"-clone", 64<<20); api.KindOf(err) != api.KindNotFound {
 				t.Error(err)
 			}
 			if err := h.GrowExt4(ctx, path, 64<<20); err != nil {

@@ -102,38 +102,110 @@ func (h *Real) GrowExt4(ctx context.Context, path string, size int64) error {
 	return nil
 }
 
+// OwnExt4 makes a writable file system of an image's: fitted to its disk, which
+// may be larger, with a journal, and no longer flagged read-only. The disk, a file
+// or a block device, is its caller's alone. It may be run again after it was cut
+// off, and does nothing when all is as it should be.
+func (h *Real) OwnExt4(ctx context.Context, path string, size int64) error {
+	fail := func(err error) error {
+		return api.Errorf(api.KindOf(classify(err)), "cannot make %s a disk of its own: %w", path, err).WithHint("%s", hintFor(err, path))
+	}
+	var tools [3]string
+	for i, name := range []string{"tune2fs", "e2fsck", "resize2fs"} {
+		var err error
+		if tools[i], err = h.Find(name); err != nil {
+			return err
+		}
+	}
+	tune, check, resize := tools[0], tools[1], tools[2]
+	s, err := readSuper(path)
+	if err != nil {
+		return err
+	}
+	if s.size == 0 {
+		return fail(api.Errorf(api.KindInvalid, "there is no ext4 on it"))
+	}
+	if s.journal && !s.readOnly && s.size+unfit > size {
+		return nil
+	}
+	commands := [][]string{
+		{tune, "-O", "^read-only", path},
+		{check, "-f", "-p", path},
+		{resize, path},
+	}
+	if !s.journal {
+		commands = append(commands, []string{tune, "-J", fmt.Sprintf("size=%d", journalMiB(size)), path})
+	}
+	for _, c := range commands {
+		if err := h.run(ctx, c[0], c[1:]...); err != nil {
+			return fail(err)
+		}
+	}
+	return nil
+}
+
+// unfit is what may be left over at the end of a disk: too little for a group of
+// blocks with its tables.
+const unfit = 16 << 20
+
+// journalMiB is the size of the journal of a disk of so many bytes.
+func journalMiB(size int64) int {
+	switch {
+	case size < 512<<20:
+		return 4
+	case size < 2<<30:
+		return 16
+	}
+	return 64
+}
+
 // Ext4Size is how many bytes of the disk its ext4 spans, by the superblock; 0
 // when there is none on it.
 func (h *Real) Ext4Size(path string) (int64, error) {
+	s, err := readSuper(path)
+	return s.size, err
+}
+
+// super is what is read of an ext4's superblock.
+type super struct {
+	size     int64 // of the file system in bytes; 0 where there is none
+	journal  bool
+	readOnly bool // flagged so: a kernel mounts it for reading only
+}
+
+func readSuper(path string) (super, error) {
 	fail := func(err error) error {
 		return api.Errorf(api.KindOf(classify(err)), "cannot read disk %s: %w", path, err).WithHint("%s", hintFor(err, path))
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return 0, fail(err)
+		return super{}, fail(err)
 	}
 	defer f.Close()
 	// fs/ext4/ext4.h of Linux: struct ext4_super_block, at byte 1024 of the disk.
-	super := make([]byte, 1024)
-	if _, err := f.ReadAt(super, 1024); err == io.EOF {
-		return 0, nil
+	b := make([]byte, 1024)
+	if _, err := f.ReadAt(b, 1024); err == io.EOF {
+		return super{}, nil
 	} else if err != nil {
-		return 0, fail(err)
+		return super{}, fail(err)
 	}
 	le := binary.LittleEndian
-	const magic, incompat64 = 0xef53, 0x80
-	if le.Uint16(super[0x38:]) != magic {
-		return 0, nil
+	const magic, compatJournal, incompat64, compatReadOnly = 0xef53, 0x4, 0x80, 0x1000
+	if le.Uint16(b[0x38:]) != magic {
+		return super{}, nil
 	}
-	blocks := uint64(le.Uint32(super[0x4:]))
-	if le.Uint32(super[0x60:])&incompat64 != 0 {
-		blocks |= uint64(le.Uint32(super[0x150:])) << 32
+	blocks := uint64(le.Uint32(b[0x4:]))
+	if le.Uint32(b[0x60:])&incompat64 != 0 {
+		blocks |= uint64(le.Uint32(b[0x150:])) << 32
 	}
-	log := le.Uint32(super[0x18:])
+	log := le.Uint32(b[0x18:])
 	if log > 6 || blocks > 1<<47>>(10+log) {
-		return 0, nil // no file system that Linux would mount
+		return super{}, nil // no file system that Linux would mount
 	}
-	return int64(blocks << (10 + log)), nil
+	return super{
+		size:    int64(blocks << (10 + log)),
+		journal: le.Uint32(b[0x5c:])&compatJournal != 0, readOnly: le.Uint32(b[0x64:])&compatReadOnly != 0,
+	}, nil
 }
 
 func roundUp(size int64) int64 { return (size + sector - 1) / sector * sector }

@@ -19,7 +19,7 @@ import (
 func tooled(t testing.TB) *Real {
 	t.Helper()
 	h := New(os.Getenv)
-	for _, tool := range []string{"mke2fs", "e2fsck", "resize2fs", "dumpe2fs", "debugfs"} {
+	for _, tool := range []string{"mke2fs", "e2fsck", "resize2fs", "tune2fs", "dumpe2fs", "debugfs"} {
 		if err := h.LookTool(tool); err != nil {
 			t.Skip(err)
 		}

@@ -18,8 +18,9 @@ type Fake struct {
 	Free      int64
 	Boot      string
 	Missing   map[string]bool // tools that are not there
-	// Fail, when set, is asked before MakeExt4, GrowExt4 and Signal, by their
-	// names; an error is returned instead of doing it.
+	Clones    bool            // files can be cloned
+	// Fail, when set, is asked before MakeExt4, GrowExt4, CloneExt4 and Signal, by
+	// their names; an error is returned instead of doing it.
 	Fail func(name, object string) error
 
 	mu        sync.Mutex
@@ -96,6 +97,36 @@ func (f *Fake) GrowExt4(_ context.Context, path string, size int64) error {
 		return api.Errorf(api.KindInvalid, "cannot shrink disk %s from %d to %d bytes", path, fi.Size(), size)
 	}
 	return os.Truncate(path, size)
+}
+
+// CanClone says what Clones says.
+func (f *Fake) CanClone(path, _ string) error {
+	if _, err := os.Stat(path); err != nil {
+		return api.Errorf(api.KindOf(classify(err)), "cannot clone %s: %w", path, err)
+	}
+	if !f.Clones {
+		return api.Errorf(api.KindUnsupported, "cannot clone %s: its file system does not share blocks between files", path)
+	}
+	return nil
+}
+
+// CloneExt4 makes a sparse file that must not exist, as large as it should be.
+func (f *Fake) CloneExt4(_ context.Context, from, to string, size int64) error {
+	if err := f.failing("CloneExt4", to); err != nil {
+		return err
+	}
+	if err := f.CanClone(from, ""); err != nil {
+		return err
+	}
+	if fi, err := os.Stat(from); err != nil || fi.Size() > size {
+		return api.Errorf(api.KindInvalid, "cannot make disk %s of %d bytes: the image has %d", to, size, fi.Size())
+	}
+	file, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return api.Errorf(api.KindOf(classify(err)), "cannot make disk %s: %w", to, err)
+	}
+	defer func() { _ = file.Close() }()
+	return file.Truncate(size)
 }
 
 // AddProcess makes a process exist; RemoveProcess ends it.

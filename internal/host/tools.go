@@ -21,7 +21,7 @@ type Tool struct {
 
 // packages are Debian's packages of the tools, for hints.
 var packages = map[string]string{
-	"mke2fs": "e2fsprogs", "resize2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "dumpe2fs": "e2fsprogs", "debugfs": "e2fsprogs",
+	"mke2fs": "e2fsprogs", "resize2fs": "e2fsprogs", "e2fsck": "e2fsprogs", "dumpe2fs": "e2fsprogs", "debugfs": "e2fsprogs", "tune2fs": "e2fsprogs",
 	"mmdebstrap": "mmdebstrap", "newuidmap": "uidmap", "newgidmap": "uidmap",
 	"qemu-system-x86_64": "qemu-system-x86", "qemu-system-aarch64": "qemu-system-arm",
 }
@@ -72,7 +72,7 @@ func (h *Real) Tool(ctx context.Context, name string) (Tool, error) {
 	switch filepath.Base(name) {
 	case "mke2fs", "e2fsck", "dumpe2fs", "debugfs":
 		flag = "-V"
-	case "resize2fs", "newuidmap", "newgidmap": // say none without work to do
+	case "resize2fs", "tune2fs", "newuidmap", "newgidmap": // say none without work to do
 		return t, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)

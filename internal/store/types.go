@@ -33,7 +33,8 @@ type VM struct {
 	Init               string `json:"init"`                 // agent or image: what the next start uses
 	InitAsked          string `json:"init_asked,omitempty"` // auto, agent, image; empty: auto
 	InitReason         string `json:"init_reason,omitempty"`
-	RootDisk           string `json:"root_disk"`
+	RootDisk           string `json:"root_disk"` // overlay, reflink
+	RootDiskReason     string `json:"root_disk_reason,omitempty"`
 
 	Env        []string `json:"env,omitempty"`
 	Workdir    string   `json:"workdir,omitempty"`

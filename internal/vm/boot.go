@@ -24,6 +24,7 @@ const (
 	toolMakeExt4   = "mke2fs"
 	toolCheckExt4  = "e2fsck"
 	toolResizeExt4 = "resize2fs"
+	toolTuneExt4   = "tune2fs"
 )
 
 // boot starts the machine and waits for the guest's first answer. The caller
@@ -43,7 +44,7 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 	op.Stage("preparing disks")
 	token := newToken()
 	spec := m.spec(rec, dir, root, choice)
-	if err := m.prepare(ctx, rec, dir, spec, choice.Serials, token); err != nil {
+	if err := m.prepare(ctx, rec, dir, root, spec, choice.Serials, token); err != nil {
 		return rec, false, err
 	}
 	op.Stage("booting")
@@ -99,7 +100,10 @@ func leaving(ctx context.Context) bool {
 // the path of the root file system, which may be a file of the user's own.
 func (m *Manager) startable(ctx context.Context, rec store.VM, dir layout.VMDir) (root string, err error) {
 	tools := []string{toolMakeExt4}
-	if grows(dir.SystemDisk(), rec.SystemOverlayBytes) || grows(dir.WorkDisk(), rec.DiskBytes) {
+	strategy := m.rootOf(rec.RootDisk)
+	if rec.StartedAt == nil {
+		tools = append(tools, strategy.tools()...)
+	} else if strategy.small(strategy.file(dir), rec.SystemOverlayBytes) || grows(dir.WorkDisk(), rec.DiskBytes) {
 		tools = append(tools, toolCheckExt4, toolResizeExt4)
 	}
 	if err := m.prerequisites("start", vmTitle(rec.Name), rec.MemoryBytes, tools...); err != nil {
@@ -135,7 +139,7 @@ func grows(path string, bytes int64) bool {
 // prepare makes what the VMM opens: both disks at once, new ones for a VM that
 // never ran, larger ones where the record wants that, and the initramfs. What it
 // made in vain it removes.
-func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, spec vmm.Spec, serials bool, token string) error {
+func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, base string, spec vmm.Spec, serials bool, token string) error {
 	if err := safeID(rec.ID); err != nil {
 		return err
 	}
@@ -149,8 +153,8 @@ func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, s
 		return api.Errorf(diskKind(err), "cannot clear folder of vm %q: %w", rec.Name, err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.disk(ctx, rec, dir.SystemDisk(), rec.SystemOverlayBytes) })
-	g.Go(func() error { return m.disk(ctx, rec, dir.WorkDisk(), rec.DiskBytes) })
+	g.Go(func() error { return m.rootDisk(ctx, rec, dir, base) })
+	g.Go(func() error { return m.workDisk(ctx, rec, dir) })
 	g.Go(func() error {
 		config, err := m.guestConfig(ctx, rec, spec, token)
 		if err != nil {
@@ -168,14 +172,34 @@ func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, s
 	return g.Wait()
 }
 
-// disk makes or enlarges one disk. It is made only for a VM that never ran: a
+func (m *Manager) rootDisk(ctx context.Context, rec store.VM, dir layout.VMDir, base string) error {
+	root := m.rootOf(rec.RootDisk)
+	path := root.file(dir)
+	if root.own() && rec.StartedAt == nil {
+		// Of a start that failed: the image may have been another's since.
+		if err := removeFiles(path); err != nil {
+			return api.Errorf(diskKind(err), "cannot make disk of vm %q: %w", rec.Name, err)
+		}
+	}
+	if root.small(path, rec.SystemOverlayBytes) {
+		return root.grow(ctx, path, rec.SystemOverlayBytes)
+	}
+	return m.disk(rec, path, func(made string) error { return root.make(ctx, base, made, rec.SystemOverlayBytes) })
+}
+
+func (m *Manager) workDisk(ctx context.Context, rec store.VM, dir layout.VMDir) error {
+	path := dir.WorkDisk()
+	if grows(path, rec.DiskBytes) {
+		return m.d.Host.GrowExt4(ctx, path, rec.DiskBytes)
+	}
+	return m.disk(rec, path, func(made string) error { return m.d.Host.MakeExt4(ctx, made, rec.DiskBytes) })
+}
+
+// disk makes a disk that is not there. It is made only for a VM that never ran: a
 // later one is somebody's data, and a new one in its place would hide the loss. A
 // new one is renamed into place, so that a half-made file system is never taken
 // for a whole one.
-func (m *Manager) disk(ctx context.Context, rec store.VM, path string, bytes int64) error {
-	if grows(path, bytes) {
-		return m.d.Host.GrowExt4(ctx, path, bytes)
-	}
+func (m *Manager) disk(rec store.VM, path string, fill func(made string) error) error {
 	if size(path) > 0 {
 		return nil
 	}
@@ -183,7 +207,10 @@ func (m *Manager) disk(ctx context.Context, rec store.VM, path string, bytes int
 		return m.diskWhole("start", rec, path)
 	}
 	made := path + ".new"
-	err := m.d.Host.MakeExt4(ctx, made, bytes)
+	if err := removeFiles(made); err != nil { // of a start that was cut off
+		return api.Errorf(diskKind(err), "cannot make disk of vm %q: %w", rec.Name, err)
+	}
+	err := fill(made)
 	if err == nil {
 		if err = os.Rename(made, path); err == nil {
 			return nil
@@ -200,13 +227,11 @@ func (m *Manager) spec(rec store.VM, dir layout.VMDir, root string, choice Choic
 		ID: rec.ID, Name: rec.Name, VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes,
 		Accelerator: choice.Accelerator, Transport: choice.Transport,
 		Kernel: kernel.VMLinux(), Initrd: dir.Initrd(), RunDir: dir.Run, LogFile: dir.VMMLog(),
-		Disks: []vmm.Disk{
-			{Path: root, Serial: guestapi.RoleRoot, ReadOnly: true},
-			{Path: dir.SystemDisk(), Serial: guestapi.RoleSystem},
-			{Path: dir.WorkDisk(), Serial: guestapi.RoleWork},
-			{Path: kernel.Modules(), Serial: guestapi.RoleModules, ReadOnly: true},
-		},
 	}
+	strategy := m.rootOf(rec.RootDisk)
+	s.Disks = append(strategy.disks(root, strategy.file(dir)),
+		vmm.Disk{Path: dir.WorkDisk(), Serial: guestapi.RoleWork},
+		vmm.Disk{Path: kernel.Modules(), Serial: guestapi.RoleModules, ReadOnly: true})
 	// At every start: a home that is still to be filled is the guest's to see.
 	if seed := m.d.Layout.Image(rec.ImageID).WorkSeed(); size(seed) > 0 {
 		s.Disks = append(s.Disks, vmm.Disk{Path: seed, Serial: guestapi.RoleSeed, ReadOnly: true})
@@ -239,7 +264,7 @@ func (m *Manager) guestConfig(ctx context.Context, rec store.VM, spec vmm.Spec, 
 		Network: guestapi.Network{Mode: networkNone},
 		Env:     append(imageEnv(image.Config.Env), rec.Env...),
 		Workdir: first(rec.Workdir, image.Config.Workdir), User: first(rec.User, image.Config.User),
-		KernelRelease: rec.KernelVer, Seed: seed, Token: token,
+		KernelRelease: rec.KernelVer, Seed: seed, Token: token, OwnRoot: m.rootOf(rec.RootDisk).own(),
 	}
 	if rec.Network == networkUser {
 		c.Network = m.d.Network

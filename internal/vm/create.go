@@ -239,6 +239,9 @@ func (c *creation) resolve(ctx context.Context, op *operation.Op) error {
 	if r.ImageEntrypoint && len(c.image.Config.Entrypoint) == 0 {
 		return noEntrypoint(c.image)
 	}
+	if err := c.m.checkRoot(r, c.image); err != nil {
+		return err
+	}
 	if r.NoStart {
 		return nil
 	}

@@ -101,6 +101,11 @@ type Host interface {
 	Ext4Size(path string) (int64, error)
 	// GrowExt4 enlarges file and file system of a disk that nobody uses.
 	GrowExt4(ctx context.Context, path string, bytes int64) error
+	// CanClone says with an error that a file cannot be cloned into a folder.
+	CanClone(path, dir string) error
+	// CloneExt4 makes the file to a writable copy of the image in from, of so many
+	// bytes, that shares the blocks which are not changed.
+	CloneExt4(ctx context.Context, from, to string, bytes int64) error
 	// ProcessStart is when a process began, in ticks since the host's boot;
 	// false when there is none.
 	ProcessStart(pid int) (uint64, bool)

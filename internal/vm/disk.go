@@ -15,7 +15,7 @@ import (
 // what they say they do. A VM that never ran has none yet.
 func (m *Manager) disksWhole(verb string, rec store.VM, dir layout.VMDir) error {
 	var damage error
-	for _, path := range []string{dir.SystemDisk(), dir.WorkDisk()} {
+	for _, path := range []string{m.rootOf(rec.RootDisk).file(dir), dir.WorkDisk()} {
 		damage = both(damage, m.diskWhole(verb, rec, path))
 	}
 	return damage
@@ -61,8 +61,8 @@ func diskThere(rec store.VM, path string) string {
 
 // lostDisk is the error of a VM at rest whose disks are not there; nil when they
 // are.
-func lostDisk(rec store.VM, dir layout.VMDir) *api.Error {
-	for _, path := range []string{dir.SystemDisk(), dir.WorkDisk()} {
+func (m *Manager) lostDisk(rec store.VM, dir layout.VMDir) *api.Error {
+	for _, path := range []string{m.rootOf(rec.RootDisk).file(dir), dir.WorkDisk()} {
 		if damage := diskThere(rec, path); damage != "" {
 			return api.Errorf(api.KindBadState, "the disk %s of vm %q %s", path, rec.Name, damage).
 				WithHint("ls -l %s", filepath.Dir(path))

@@ -356,7 +356,10 @@ type fakeHost struct {
 	procs map[int]uint64
 	next  int
 	grown []string
-	ks    func(pid int) // kills a keeper
+	// clones says that files can be cloned; cloned counts them.
+	clones bool
+	cloned int
+	ks     func(pid int) // kills a keeper
 }
 
 func (h *fakeHost) CPUs() int                       { return 4 }
@@ -385,6 +388,32 @@ func (h *fakeHost) GrowExt4(ctx context.Context, path string, n int64) error {
 	h.grown = append(h.grown, filepath.Base(path))
 	h.mu.Unlock()
 	return os.Truncate(path, n)
+}
+
+func (h *fakeHost) CanClone(path, _ string) error {
+	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	if !h.clones {
+		return api.Errorf(api.KindUnsupported, "cannot clone %s: its file system does not share blocks between files", path)
+	}
+	return nil
+}
+
+func (h *fakeHost) CloneExt4(ctx context.Context, from, to string, n int64) error {
+	if _, err := os.Stat(from); err != nil {
+		return err
+	}
+	if err := os.WriteFile(to, []byte("clone"), 0o600); err != nil {
+		return err
+	}
+	if err := h.f.atCtx(ctx, "clone"); err != nil { // half-made
+		return err
+	}
+	h.mu.Lock()
+	h.cloned++
+	h.mu.Unlock()
+	return os.Truncate(to, n)
 }
 
 func (h *fakeHost) start() int {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/guestapi"
-	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/operation"
 	"github.com/bangervm/banger/internal/store"
 )
@@ -57,6 +56,11 @@ func (m *Manager) Set(ctx context.Context, ref string, how api.SetVM) (api.VM, e
 	}
 	if err := m.checkSet(rec, how); err != nil {
 		return api.VM{}, err
+	}
+	if how.Image != "" {
+		if err := m.keepsImage(rec); err != nil { // at the door already: a pull may take long
+			return api.VM{}, err
+		}
 	}
 	if how.Image == "" && !changes(rec, how) {
 		return m.view(rec), nil
@@ -184,7 +188,11 @@ func (m *Manager) doSet(ctx context.Context, op *operation.Op, p verbParams) err
 		return err
 	}
 	var move move
-	op.Get(noteMove, &move)
+	if op.Get(noteMove, &move) {
+		if err := m.keepsImage(rec); err != nil { // it may have started meanwhile
+			return err
+		}
+	}
 	changed := move.Image.ID != "" && move.Image.ID != rec.ImageID || changes(rec, *p.Set)
 	rec, err = m.d.Store.UpdateVM(ctx, p.ID, func(v *store.VM) error {
 		apply(v, *p.Set)
@@ -195,15 +203,18 @@ func (m *Manager) doSet(ctx context.Context, op *operation.Op, p verbParams) err
 		return err
 	}
 	dir := m.d.Layout.VM(p.ID)
-	for _, d := range []struct {
-		role, path string
-		bytes      int64
-	}{{guestapi.RoleSystem, dir.SystemDisk(), rec.SystemOverlayBytes}, {guestapi.RoleWork, dir.WorkDisk(), rec.DiskBytes}} {
-		if !grows(d.path, d.bytes) {
-			continue
+	root := m.rootOf(rec.RootDisk)
+	if path := root.file(dir); root.small(path, rec.SystemOverlayBytes) {
+		op.Stage("growing the " + guestapi.RoleSystem + " disk")
+		err := m.grow(ctx, mc, guestapi.RoleSystem, rec.SystemOverlayBytes, !root.own(), func() error { return root.grow(ctx, path, rec.SystemOverlayBytes) })
+		if err != nil {
+			return err
 		}
-		op.Stage("growing the " + d.role + " disk")
-		if err := m.grow(ctx, mc, dir, d.role, d.path, d.bytes); err != nil {
+	}
+	if path := dir.WorkDisk(); grows(path, rec.DiskBytes) {
+		op.Stage("growing the " + guestapi.RoleWork + " disk")
+		err := m.grow(ctx, mc, guestapi.RoleWork, rec.DiskBytes, true, func() error { return m.d.Host.GrowExt4(ctx, path, rec.DiskBytes) })
+		if err != nil {
 			return err
 		}
 	}
@@ -214,15 +225,15 @@ func (m *Manager) doSet(ctx context.Context, op *operation.Op, p verbParams) err
 	return m.result(ctx, op, p.ID, true)
 }
 
-// grow enlarges one disk: offline when nothing runs, online when the VMM can be
-// told; else it stays for the next start, and Pending says so.
-func (m *Manager) grow(ctx context.Context, mc *machine, dir layout.VMDir, role, path string, bytes int64) error {
+// grow enlarges one disk: offline when nothing runs, online when its file system
+// can and the VMM can be told; else it stays for the next start, and Pending says so.
+func (m *Manager) grow(ctx context.Context, mc *machine, role string, bytes int64, online bool, offline func() error) error {
 	r := mc.current()
 	if r == nil {
-		return m.d.Host.GrowExt4(ctx, path, bytes)
+		return offline()
 	}
 	vmm, ok := mc.keeperOf(r).(resizer)
-	if !ok {
+	if !ok || !online {
 		return nil
 	}
 	if err := vmm.Resize(ctx, role, bytes); err != nil {

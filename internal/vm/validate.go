@@ -72,7 +72,7 @@ func (m *Manager) checkCreate(r api.CreateVM) error {
 		{"network", r.Network, []string{networkUser, networkNone}},
 		{"driver", r.Driver, []string{auto, "firecracker", "qemu", "fake"}},
 		{"accelerator", r.Accelerator, []string{auto, "kvm", "tcg"}},
-		{"root disk", r.RootDisk, []string{auto, "overlay"}},
+		{"root disk", r.RootDisk, []string{auto, rootOverlay, rootReflink}},
 		{"init", r.Init, []string{auto, initAgent, initImage}},
 	} {
 		if !oneOf(c.allowed, c.got) {
@@ -206,12 +206,13 @@ func (m *Manager) newRecord(p createParams, image store.Image, kernel store.Kern
 		ImageID: image.ID, ImageName: image.Name, ImageDigest: image.Digest,
 		KernelID: kernel.ID, KernelName: kernel.Name, KernelVer: kernel.Version,
 		Labels: r.Labels, VCPUs: r.VCPUs, MemoryBytes: r.MemoryBytes, DiskBytes: r.DiskBytes, SystemOverlayBytes: r.SystemOverlayBytes,
-		Network: r.Network, Driver: r.Driver, Accelerator: r.Accelerator, InitAsked: r.Init, RootDisk: "overlay",
+		Network: r.Network, Driver: r.Driver, Accelerator: r.Accelerator, InitAsked: r.Init,
 		Env: r.Env, Workdir: r.Workdir, User: r.User, Entrypoint: r.Entrypoint, ImageEntrypoint: r.ImageEntrypoint,
 		End: p.End, AutoRemove: r.AutoRemove || p.End == api.EndRemove,
 		RequestID: r.RequestID, RequestHash: p.Hash, CreatedAt: m.now(),
 	}
 	rec.Init, rec.InitReason = chooseInit(r.Init, image.Config)
+	rec.RootDisk, rec.RootDiskReason = chooseRoot(r.RootDisk)
 	return rec
 }
 

@@ -88,7 +88,7 @@ func (m *Manager) view(rec store.VM) api.VM {
 		Image:  api.ImageRef{Name: rec.ImageName, Digest: rec.ImageDigest},
 		Kernel: api.KernelRef{Name: rec.KernelName, Version: rec.KernelVer},
 		Driver: first(rec.UsedDriver, rec.Driver), Accelerator: first(rec.UsedAccelerator, rec.Accelerator),
-		AcceleratorReason: rec.AcceleratorReason, Init: rec.Init, InitReason: rec.InitReason, RootDisk: rec.RootDisk,
+		AcceleratorReason: rec.AcceleratorReason, Init: rec.Init, InitReason: rec.InitReason, RootDisk: rec.RootDisk, RootDiskReason: rec.RootDiskReason,
 		VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes, DiskBytes: rec.DiskBytes, SystemOverlayBytes: rec.SystemOverlayBytes,
 		Network:   api.VMNetwork{Mode: rec.Network, Ports: []api.VMPort{}},
 		CreatedAt: rec.CreatedAt, StartedAt: rec.StartedAt, StoppedAt: rec.StoppedAt, LastUsedAt: rec.LastUsedAt,
@@ -102,7 +102,7 @@ func (m *Manager) view(rec store.VM) api.VM {
 	}
 	if run == nil {
 		if status == api.StatusStopped {
-			if lost := lostDisk(rec, m.d.Layout.VM(rec.ID)); lost != nil {
+			if lost := m.lostDisk(rec, m.d.Layout.VM(rec.ID)); lost != nil {
 				v.Error = lost
 			}
 		}
@@ -130,7 +130,7 @@ func (m *Manager) view(rec store.VM) api.VM {
 	if size(m.d.Layout.VM(rec.ID).WorkDisk()) < rec.DiskBytes {
 		v.Pending = append(v.Pending, "disk_bytes")
 	}
-	if size(m.d.Layout.VM(rec.ID).SystemDisk()) < rec.SystemOverlayBytes {
+	if root := m.rootOf(rec.RootDisk); root.small(root.file(m.d.Layout.VM(rec.ID)), rec.SystemOverlayBytes) {
 		v.Pending = append(v.Pending, "system_overlay_bytes")
 	}
 	return v
