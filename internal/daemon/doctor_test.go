@@ -35,7 +35,7 @@ func soundDoctor(t *testing.T) *doctor {
 		rootDisks: func() []vm.RootDisk {
 			return []vm.RootDisk{{Name: "overlay"}, {Name: "reflink", Err: errors.New("cannot clone x: no")}, {Name: "other"}}
 		},
-		image:      some, kernel: some,
+		image: some, kernel: some,
 	}
 }
 
