@@ -57,11 +57,12 @@ type initProcess struct {
 
 	ready chan struct{} // closed when commands may run
 
-	system *os.File // the top folder of the disk that takes the root's changes; a system disk's is out of the guest's sight
-	disks  map[string]string
-	fresh  bool // that disk is at its first boot
-	named  bool // it got its names when it was made
-	bulk   *bulkListener
+	system    *os.File // the top folder of the disk that takes the root's changes; a system disk's is out of the guest's sight
+	initramfs *os.File // its top folder, until it is empty; nil beside another init
+	disks     map[string]string
+	fresh     bool // that disk is at its first boot
+	named     bool // it got its names when it was made
+	bulk      *bulkListener
 
 	growing sync.Mutex // the kernel refuses a second resize of a file system under way
 
@@ -206,12 +207,14 @@ const firstCommand = 300 * time.Millisecond
 func (i *initProcess) later() {
 	// Ping needs no privilege, as on any Debian with systemd.
 	_ = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0)
-	if err := i.listenBulk(); err != nil {
+	time.Sleep(firstCommand)
+	if err := i.listenBulk(); err != nil { // until then bulk streams go by the guest link
 		i.warn(err)
 	}
-	time.Sleep(firstCommand)
-	if err := loadModules(guestapi.ModulesPath, guestapi.LoadLater); err != nil {
-		i.warn(err)
+	if i.initramfs != nil {
+		if err := i.leaveInitramfs(); err != nil {
+			i.warn(err)
+		}
 	}
 	for _, role := range []string{guestapi.RoleSystem, guestapi.RoleWork} {
 		if i.disks[role] == "" {

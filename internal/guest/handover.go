@@ -58,6 +58,9 @@ func (i *initProcess) handOver() error {
 	if err := i.startBeside(); err != nil {
 		return fmt.Errorf("cannot start the agent beside %s: %w", argv[0], err)
 	}
+	if err := i.leaveInitramfs(); err != nil {
+		i.warn(err)
+	}
 	i.step("handing over to " + argv[0])
 	env := []string{"PATH=" + defaultPath, "HOME=/", "TERM=linux", "NOTIFY_SOCKET=" + notifySocket}
 	return fmt.Errorf("cannot run the image's init %s: %w", argv[0], cause(syscall.Exec(argv[0], argv, env)))

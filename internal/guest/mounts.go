@@ -61,9 +61,9 @@ func (i *initProcess) mountRoot() error {
 		return fmt.Errorf("cannot keep the system disk: %w", err)
 	}
 	i.system = f
-	// The initramfs stays in memory for good: empty it.
-	_ = os.RemoveAll("/banger")
-	_ = os.Remove("/init")
+	if i.initramfs, err = os.Open("/"); err != nil {
+		return fmt.Errorf("cannot keep the initramfs: %w", err)
+	}
 
 	for _, do := range []func() error{
 		func() error { return unix.Chdir("/newroot") },
@@ -144,6 +144,14 @@ func (i *initProcess) overlayRoot() error {
 		forgetMountPoints("/system/upper", i.cfg.KernelRelease)
 	}
 	return mount("overlay", "/newroot", "overlay", 0, "lowerdir=/lower,upperdir=/system/upper,workdir=/system/work")
+}
+
+// leaveInitramfs loads what no command waits for and gives the initramfs's memory
+// back; the file system itself stays for good.
+func (i *initProcess) leaveInitramfs() error {
+	dir := fmt.Sprintf("/proc/self/fd/%d", i.initramfs.Fd()) // out of sight since the chroot
+	err := loadModules(dir+guestapi.ModulesPath, guestapi.LoadLater)
+	return errors.Join(err, os.RemoveAll(dir+"/banger"), os.Remove(dir+"/init"), i.initramfs.Close())
 }
 
 // makeLayer makes the upper layer on first use: its top folder's owner and mode

@@ -48,6 +48,7 @@ func setupNetwork(n guestapi.Network) error {
 	}
 	eth, err := linkIndex("eth0", nicPatience)
 	if err == nil {
+		_ = nl.noLinkLocal(eth) // a kernel without IPv6 has nothing to turn off
 		err = nl.linkUp(eth, n.MTU)
 	}
 	if err == nil {
@@ -93,6 +94,22 @@ func (nl *netlink) linkUp(index int32, mtu int) error {
 	}
 	return nl.do(unix.RTM_NEWLINK, 0, body)
 }
+
+// noLinkLocal lets eth0 begin without an IPv6 address of its own making: the
+// user network has no IPv6 neighbours, and looking for them is a tenth of the
+// network's start.
+func (nl *netlink) noLinkLocal(index int32) error {
+	body := make([]byte, unix.SizeofIfInfomsg)
+	(*unix.IfInfomsg)(unsafe.Pointer(&body[0])).Index = index
+	mode := attribute(nil, inet6AddrGenMode, []byte{addrGenModeNone})
+	return nl.do(unix.RTM_NEWLINK, 0, attribute(body, unix.IFLA_AF_SPEC, attribute(nil, unix.AF_INET6, mode)))
+}
+
+// IFLA_INET6_ADDR_GEN_MODE and IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
+const (
+	inet6AddrGenMode = 8
+	addrGenModeNone  = 1
+)
 
 func (nl *netlink) addAddress(index int32, p netip.Prefix) error {
 	body := make([]byte, unix.SizeofIfAddrmsg)

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/layout"
+	"github.com/bangervm/banger/internal/store"
 )
 
 // An image that has to be pulled and its kernel are pulled at once when the
@@ -52,4 +54,19 @@ func TestImageAndKernelArePulledAtOnce(t *testing.T) {
 	w.f.set("kernel k", nil)
 	w.f.set("kernel other", errFault)
 	w.must(w.m.Create(bg, api.CreateVM{Name: "web", Pull: "never"}))
+}
+
+// What the guest flushes reaches the host's disk, but for machines that are
+// gone with the host anyway.
+func TestOnlyFleetingMachinesSkipFlushes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, remove := range []bool{false, true} {
+		spec := w.m.spec(store.VM{AutoRemove: remove}, layout.VMDir{}, "root", Choice{})
+		for _, d := range spec.Disks {
+			if want := remove && !d.ReadOnly; d.Fleeting != want {
+				t.Errorf("auto-remove %v: disk %s: %v", remove, d.Serial, d.Fleeting)
+			}
+		}
+	}
 }

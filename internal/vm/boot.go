@@ -232,6 +232,9 @@ func (m *Manager) spec(rec store.VM, dir layout.VMDir, root string, choice Choic
 	s.Disks = append(strategy.disks(root, strategy.file(dir)),
 		vmm.Disk{Path: dir.WorkDisk(), Serial: guestapi.RoleWork},
 		vmm.Disk{Path: kernel.Modules(), Serial: guestapi.RoleModules, ReadOnly: true})
+	for i := range s.Disks {
+		s.Disks[i].Fleeting = rec.AutoRemove && !s.Disks[i].ReadOnly
+	}
 	// At every start: a home that is still to be filled is the guest's to see.
 	if seed := m.d.Layout.Image(rec.ImageID).WorkSeed(); size(seed) > 0 {
 		s.Disks = append(s.Disks, vmm.Disk{Path: seed, Serial: guestapi.RoleSeed, ReadOnly: true})

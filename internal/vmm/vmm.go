@@ -53,6 +53,9 @@ type Disk struct {
 	Path     string `json:"path"`
 	Serial   string `json:"serial"` // at most 20 bytes
 	ReadOnly bool   `json:"read_only"`
+	// Fleeting says that nobody asks for the disk after a crash of the host: what
+	// the guest flushes need not reach the host's disk.
+	Fleeting bool `json:"fleeting,omitempty"`
 }
 
 // NIC is one network device. Its frames go over a Unix stream socket that the

@@ -108,7 +108,11 @@ func setup(spec vmm.Spec, v version, at places) []step {
 	}
 	for i, d := range spec.Disks {
 		id := driveID(i)
-		steps = append(steps, step{"disk " + d.Serial, "/drives/" + id, fcapi.Drive{ID: id, Path: at.disks[i], ReadOnly: d.ReadOnly, Cache: "Writeback"}})
+		cache := "Writeback"
+		if d.Fleeting {
+			cache = "Unsafe"
+		}
+		steps = append(steps, step{"disk " + d.Serial, "/drives/" + id, fcapi.Drive{ID: id, Path: at.disks[i], ReadOnly: d.ReadOnly, Cache: cache}})
 	}
 	if n := spec.Network; n != nil {
 		nic := fcapi.NetworkInterface{ID: networkID, Tap: tapName, MAC: n.MAC}

@@ -71,7 +71,7 @@ func TestFieldsByVersion(t *testing.T) {
 	t.Parallel()
 	spec := testSpec(t)
 	spec.Network = &vmm.NIC{MAC: "52:54:00:00:00:01", MTU: 9000}
-	spec.Disks = []vmm.Disk{{Path: "/a", Serial: "root", ReadOnly: true}, {Path: "/b", Serial: "work"}}
+	spec.Disks = []vmm.Disk{{Path: "/a", Serial: "root", ReadOnly: true}, {Path: "/b", Serial: "work", Fleeting: true}}
 	at, _ := placesOf(spec, "/dev/kvm", true)
 	for text, want := range map[string]map[string]bool{
 		"1.12.1": {`"mtu"`: false, "free_page_hinting": false},
@@ -102,6 +102,9 @@ func TestFieldsByVersion(t *testing.T) {
 		}
 		if !strings.Contains(all[3], `"path_on_host":"/disk0","is_root_device":false,"is_read_only":true`) || !strings.Contains(all[4], `"is_read_only":false`) {
 			t.Errorf("%s: disks %s %s", text, all[3], all[4])
+		}
+		if !strings.Contains(all[3], `"cache_type":"Writeback"`) || !strings.Contains(all[4], `"cache_type":"Unsafe"`) {
+			t.Errorf("%s: caches of disks %s %s", text, all[3], all[4])
 		}
 	}
 }

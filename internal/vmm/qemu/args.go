@@ -63,7 +63,7 @@ func arguments(spec vmm.Spec, khz int64, cid uint32) []string {
 		id := diskNode(i)
 		args = append(args, "-blockdev", jsonArg(map[string]any{
 			"driver": "raw", "node-name": id, "read-only": d.ReadOnly, "discard": "unmap",
-			"file": map[string]any{"driver": "file", "filename": d.Path, "aio": "threads", "discard": "unmap"},
+			"file": map[string]any{"driver": "file", "filename": d.Path, "aio": "threads", "discard": "unmap", "cache": map[string]any{"no-flush": d.Fleeting}},
 		}))
 		// A full host disk stops the guest, and no write of its is lost; other
 		// errors are the guest's to handle.

@@ -20,7 +20,7 @@ type Drive struct {
 	Path     string `json:"path_on_host"`
 	Root     bool   `json:"is_root_device"`
 	ReadOnly bool   `json:"is_read_only"`
-	Cache    string `json:"cache_type"` // Writeback: what the guest flushes is flushed
+	Cache    string `json:"cache_type"` // Writeback: what the guest flushes is flushed; Unsafe: it is not
 }
 
 // DriveUpdate is the body of PATCH /drives/ID: the file is opened anew.
