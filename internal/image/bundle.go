@@ -176,8 +176,11 @@ func unpack(ctx context.Context, r io.Reader, digest string, dir layout.ImageDir
 
 func kindOr(err error, other api.Kind) api.Kind {
 	var known *api.Error
-	if errors.As(err, &known) {
+	switch {
+	case errors.As(err, &known):
 		return known.Kind
+	case errors.Is(err, syscall.EIO): // the disk is to blame, not the bundle
+		return api.KindInternal
 	}
 	return other
 }

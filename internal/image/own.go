@@ -147,6 +147,8 @@ func fileKind(err error) api.Kind {
 		return api.KindNotFound
 	case errors.Is(err, os.ErrPermission):
 		return api.KindDenied
+	case errors.Is(err, syscall.EIO): // the disk is to blame, not the file
+		return api.KindInternal
 	}
 	return api.KindInvalid
 }

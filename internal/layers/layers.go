@@ -24,7 +24,7 @@ const BuilderVersion = 1
 // Layer is one layer of an image: a tar archive, compressed or not.
 type Layer struct {
 	Name   string // its digest, for errors
-	DiffID string // sha256:… of the uncompressed archive; checked unless empty
+	DiffID string // sha256:… or sha512:… of the uncompressed archive; checked unless empty
 	Size   int64  // of what Open gives, in bytes, for progress; 0 when unknown
 	// Open gives the archive: gzip (so estargz too), zstd or uncompressed,
 	// recognised by its first bytes. It is called once, on a goroutine of its own,
@@ -38,11 +38,12 @@ type Limits struct {
 	Entries int   // members of all layers together, each about 200 bytes of memory; 1,000,000
 	Bytes   int64 // of all layers, uncompressed: what the disk must hold at most; 64 GiB
 	Names   int64 // bytes of names, link targets and small attributes, kept in memory; 128 MiB
-	Ratio   int64 // uncompressed to compressed, once a layer is larger than 64 MiB; 1,100, more than gzip can
+	Content int64 // of one layer, bytes that are no zeros, whatever their ratio; 1 GiB
+	Ratio   int64 // of such bytes to compressed ones, beyond Content; 1,100, more than gzip can
 }
 
 func (l Limits) withDefaults() Limits {
-	def := Limits{Layers: 1024, Entries: 1_000_000, Bytes: 64 << 30, Names: 128 << 20, Ratio: 1100}
+	def := Limits{Layers: 1024, Entries: 1_000_000, Bytes: 64 << 30, Names: 128 << 20, Content: 1 << 30, Ratio: 1100}
 	if l.Layers > 0 {
 		def.Layers = l.Layers
 	}
@@ -54,6 +55,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Names > 0 {
 		def.Names = l.Names
+	}
+	if l.Content > 0 {
+		def.Content = l.Content
 	}
 	if l.Ratio > 0 {
 		def.Ratio = l.Ratio
@@ -163,11 +167,14 @@ func unpackError(ctx context.Context, l Layer, err error) error {
 		return api.Errorf(api.KindCancelled, "cannot unpack layer %s: %w", l.Name, cause)
 	}
 	var source *sourceError
+	var disk syscall.Errno
 	switch {
 	case errors.As(err, &source):
 		return fmt.Errorf("cannot read layer %s: %w", l.Name, source.err)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return err
+	case errors.As(err, &disk): // our own, which is not the layer's fault
+		return api.Errorf(api.KindInternal, "cannot unpack layer %s: %w", l.Name, err)
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		err = errors.New("it is cut short")
 	}

@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +25,7 @@ const (
 	ahead      = 2         // layers unpacked into memory before their turn
 	chunkSize  = 512 << 10 // bytes passed on at once
 	chunkCount = 16        // of a layer that are under way at most: 8 MiB
-	ratioFrom  = 64 << 20  // a layer is a bomb only when it is larger
+	zeroPiece  = 4 << 10   // so many zeros in a row are no content
 	// maxWindow is the most that zstd's own tool gives a decoder, unasked.
 	maxWindow = 128 << 20
 )
@@ -96,7 +98,7 @@ type stream struct {
 
 func open(ctx context.Context, l Layer, m *meter) *stream {
 	s := &stream{
-		layer: l, meter: m, sum: sha256.New(), ctx: ctx, drop: make(chan struct{}),
+		layer: l, meter: m, sum: hashFor(l.DiffID), ctx: ctx, drop: make(chan struct{}),
 		free: make(chan []byte, chunkCount), plain: make(chan []byte, chunkCount), summed: make(chan []byte, chunkCount),
 	}
 	for range chunkCount {
@@ -139,7 +141,7 @@ func (s *stream) unpack() error {
 		return s.rest(src, err)
 	}
 	defer closer()
-	for total := int64(0); ; {
+	for content := int64(0); ; {
 		var c []byte
 		select {
 		case c = <-s.free:
@@ -158,7 +160,7 @@ func (s *stream) unpack() error {
 		start := time.Now()
 		n, err := fill(r, c[:chunkSize])
 		s.meter.decompress.Add(int64(time.Since(start)))
-		total += int64(n)
+		content += notZeros(c[:n])
 		all := s.meter.out.Add(int64(n))
 		s.plain <- c[:n] // there is room for every chunk
 		switch limits := s.meter.limits; {
@@ -168,10 +170,24 @@ func (s *stream) unpack() error {
 			return s.rest(src, err)
 		case all > limits.Bytes:
 			return fmt.Errorf("the image unpacks to more than %d bytes", limits.Bytes)
-		case total > ratioFrom && total/limits.Ratio > src.n:
+		case content > limits.Content && content/limits.Ratio > src.n:
 			return fmt.Errorf("it unpacks to more than %d times its size, like a decompression bomb", limits.Ratio)
 		}
 	}
+}
+
+// notZeros counts the bytes that are content. Zeros compress by zstd to a thirty
+// thousandth and are mostly holes in the file system: only the sum of all bytes
+// bounds them.
+func notZeros(b []byte) (n int64) {
+	for len(b) > 0 {
+		piece := b[:min(zeroPiece, len(b))]
+		b = b[len(piece):]
+		if piece[0] != 0 || !bytes.Equal(piece[1:], piece[:len(piece)-1]) {
+			n += int64(len(piece))
+		}
+	}
+	return n
 }
 
 // rest reads what is left of a source, which is then no layer any more, for its
@@ -297,9 +313,23 @@ func (s *stream) spare() {
 	}
 }
 
+// hashFor is the hash that a diff id asks for.
+func hashFor(diffID string) hash.Hash {
+	if strings.HasPrefix(diffID, sha512Prefix) {
+		return sha512.New()
+	}
+	return sha256.New()
+}
+
+const sha512Prefix = "sha512:"
+
 // verify compares the digest, once all is read.
 func (s *stream) verify() error {
-	got := "sha256:" + hex.EncodeToString(s.sum.Sum(nil))
+	algorithm := "sha256:"
+	if s.sum.Size() == sha512.Size {
+		algorithm = sha512Prefix
+	}
+	got := algorithm + hex.EncodeToString(s.sum.Sum(nil))
 	if s.layer.DiffID != "" && got != s.layer.DiffID {
 		return fmt.Errorf("its uncompressed content is %s, but the image's config says %s", got, s.layer.DiffID)
 	}

@@ -64,7 +64,7 @@ func sniffBytes(head string) compression {
 	switch {
 	case has("\x1f\x8b"):
 		return gzipped
-	case has("\x28\xb5\x2f\xfd"):
+	case has("\x28\xb5\x2f\xfd"), skippable(head):
 		return zstandard
 	case has("\xfd7zXZ\x00"):
 		return xzipped
@@ -72,6 +72,12 @@ func sniffBytes(head string) compression {
 		return bzipped
 	}
 	return uncompressed
+}
+
+// skippable says that zstd's skippable frame begins here, as pzstd and seekable
+// archives have it before the first of content (RFC 8878, section 3.1.2).
+func skippable(head string) bool {
+	return len(head) >= 4 && head[0]&0xf0 == 0x50 && head[1:4] == "\x2a\x4d\x18"
 }
 
 // mediaType is that of a layer compressed so; false where layers never are.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -75,12 +76,25 @@ func New(opt Options) (*Client, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	registries := map[string]Registry{}
-	for host, r := range opt.Registries {
-		registries[canonicalHost(host)] = r
+	if opt.Registries, err = byCanonicalHost(opt.Registries); err != nil {
+		return nil, err
 	}
-	opt.Registries = registries
 	return &Client{opt: opt, platform: *platform}, nil
+}
+
+// byCanonicalHost gives the settings under the one name each registry has here.
+// Two keys for one registry are refused: neither has a right to win.
+func byCanonicalHost(configured map[string]Registry) (map[string]Registry, error) {
+	canonical, key := map[string]Registry{}, map[string]string{}
+	for _, host := range slices.Sorted(maps.Keys(configured)) {
+		c := canonicalHost(host)
+		if first, twice := key[c]; twice {
+			return nil, api.Errorf(api.KindInvalid, "cannot use the configuration: registries.%q and registries.%q both mean %s; keep one of them", first, host, c).
+				WithHint("banger config show")
+		}
+		canonical[c], key[c] = configured[host], host
+	}
+	return canonical, nil
 }
 
 // Report is told how many bytes of an image's blobs are here, of how many. It is

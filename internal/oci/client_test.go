@@ -145,3 +145,17 @@ func TestWhatIsNotThere(t *testing.T) {
 }
 
 func pass(*http.Request) ocitest.Fault { return ocitest.Fault{} }
+
+// Two keys that mean one registry: neither may win by chance.
+func TestTwoKeysForOneRegistry(t *testing.T) {
+	t.Parallel()
+	for range 20 { // whatever order the map has
+		_, err := New(Options{Blobs: OpenBlobs(t.TempDir()), Registries: map[string]Registry{
+			"docker.io": {CA: "/a"}, "registry-1.docker.io": {PlainHTTP: true}, "other.example": {},
+		}})
+		wantError(t, err, api.KindInvalid, "banger config show", `registries."docker.io" and registries."registry-1.docker.io" both mean docker.io`)
+	}
+	if _, err := New(Options{Blobs: OpenBlobs(t.TempDir()), Registries: map[string]Registry{"index.docker.io": {}, "other.example": {}}}); err != nil {
+		t.Error(err)
+	}
+}

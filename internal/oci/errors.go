@@ -176,12 +176,16 @@ func innermost(err error) error {
 }
 
 // contentError turns what is wrong with an image, not with the way to it, into
-// an error for people. Without a kind of its own it is invalid.
+// an error for people. Without a kind of its own it is invalid, unless it is our
+// own disk that could not be read.
 func contentError(what string, err error) *api.Error {
 	kind := api.KindInvalid
 	var ready *api.Error
-	if errors.As(err, &ready) {
+	switch {
+	case errors.As(err, &ready):
 		kind = ready.Kind
+	case errors.Is(err, syscall.EIO):
+		kind = api.KindInternal
 	}
 	said := api.Errorf(kind, "cannot %s: %w", what, err)
 	if ready != nil {

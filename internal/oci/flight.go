@@ -135,15 +135,23 @@ func (f *flight) run(ctx context.Context) {
 
 // fly tries source after source.
 func (f *flight) fly(ctx context.Context) error {
-	p, err := f.openPartial()
+	p, err := f.openPartial(ctx)
+	if ctx.Err() != nil {
+		if err == nil {
+			_ = p.file.Close()
+		}
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		return f.blobs.diskFailure(f.blob, f.blob.size, err)
 	}
 	defer func() { _ = p.file.Close() }()
 	f.tell(p.have)
 	failures, corrupt := 0, 0
+	tried := map[string]bool{}
 	for try := 0; ; try++ {
-		src, alone := f.source(try)
+		src, alone := f.source(try, tried)
+		tried[src.name()] = true
 		before := p.have
 		stall := f.how.stall
 		if !alone && failures == 0 {
@@ -178,7 +186,7 @@ func (f *flight) fly(ctx context.Context) error {
 		if p.have-before >= enough {
 			failures = 0
 		}
-		if failures++; failures >= f.how.tries {
+		if failures++; failures >= f.how.tries && f.giveUp(tried) {
 			return err
 		}
 		select {
@@ -189,14 +197,42 @@ func (f *flight) fly(ctx context.Context) error {
 	}
 }
 
-// source gives the one whose turn it is, and whether it is the only one.
-func (f *flight) source(try int) (source, bool) {
+// source gives the one whose turn it is, untried ones first, and whether it is the
+// only one.
+func (f *flight) source(try int, tried map[string]bool) (source, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.sources[try%len(f.sources)], len(f.sources) == 1
+	turn := f.sources[try%len(f.sources)]
+	if tried[turn.name()] {
+		if fresh := f.fresh(tried); fresh != nil {
+			turn = fresh
+		}
+	}
+	return turn, len(f.sources) == 1
 }
 
-// drop forgets a source that will not give the blob; false when it was the last.
+// fresh gives a source that was never tried; nil when there is none. mu is held.
+func (f *flight) fresh(tried map[string]bool) source {
+	for _, s := range f.sources {
+		if !tried[s.name()] {
+			return s
+		}
+	}
+	return nil
+}
+
+// giveUp ends the flight, unless there is a source that was never tried. From
+// then on nobody joins: who came too late begins anew instead of getting the
+// error of others.
+func (f *flight) giveUp(tried map[string]bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = f.ended || f.fresh(tried) == nil
+	return f.ended
+}
+
+// drop forgets a source that will not give the blob; false when it was the last,
+// which ends the flight: nobody joins it any more.
 func (f *flight) drop(src source) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -206,6 +242,7 @@ func (f *flight) drop(src source) bool {
 			break
 		}
 	}
+	f.ended = f.ended || len(f.sources) == 0
 	return len(f.sources) > 0
 }
 
@@ -235,8 +272,9 @@ type diskError struct{ cause error }
 
 func (e *diskError) Error() string { return e.cause.Error() }
 
-// openPartial opens what an earlier download left, and reads it for its digest.
-func (f *flight) openPartial() (*partial, error) {
+// openPartial opens what an earlier download left, and reads it for its digest,
+// which may take long: it ends with the context.
+func (f *flight) openPartial(ctx context.Context) (*partial, error) {
 	path := f.blobs.partial(f.blob.digest)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
@@ -250,7 +288,7 @@ func (f *flight) openPartial() (*partial, error) {
 	}
 	p := &partial{file: file}
 	p.digester = digest.Digest(f.blob.digest).Algorithm().Digester()
-	if p.have, err = io.Copy(p.digester.Hash(), io.LimitReader(file, f.blob.size+1)); err == nil && p.have > f.blob.size {
+	if p.have, err = io.Copy(p.digester.Hash(), io.LimitReader(untilDone{ctx, file}, f.blob.size+1)); err == nil && p.have > f.blob.size {
 		err = f.restart(p)
 	}
 	if err != nil {
@@ -258,6 +296,19 @@ func (f *flight) openPartial() (*partial, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// untilDone is a reader that ends with its context.
+type untilDone struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (u untilDone) Read(p []byte) (int, error) {
+	if u.ctx.Err() != nil {
+		return 0, context.Cause(u.ctx)
+	}
+	return u.Reader.Read(p)
 }
 
 // restart forgets what is there.

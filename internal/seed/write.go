@@ -56,6 +56,8 @@ func write(ctx context.Context, dst, source string, report func(int64), lim limi
 			kind = api.KindDenied
 		case errors.Is(err, os.ErrNotExist):
 			kind = api.KindNotFound
+		case errors.Is(err, syscall.EIO): // a disk is to blame, not the source
+			kind = api.KindInternal
 		}
 		return api.Errorf(kind, "cannot make work seed of %s: %w", source, err)
 	}
