@@ -137,12 +137,45 @@ func (b Bundles) Plan(ctx context.Context, from pull.Source, _ pull.Report) (pul
 	if job.digest == "" && job.key == nil && !b.lacks(ctx, m, d) {
 		// What its manifest says is enough to know that nothing is to be done.
 		plan.ID, plan.Key = idOf(digest), "bundle of "+digest
+		plan.Confirm = func(ctx context.Context, report pull.Report) error {
+			return job.confirm(ctx, f, size, digest, report)
+		}
 	}
 	plan.Close = func() { _ = f.Close() }
 	plan.Make = func(ctx context.Context, dir, _ string, report pull.Report) (store.Image, error) {
 		return job.make(ctx, f, size, layout.ImageDir{Dir: dir}, report)
 	}
 	return plan, nil
+}
+
+// confirm reads a bundle whose image is here to its end, and keeps nothing of it:
+// one that is cut short is no success because its beginning is known.
+func (b bundleWork) confirm(ctx context.Context, f *os.File, size int64, digest string, report pull.Report) error {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	rules := bundleRules()
+	for i := range rules {
+		rules[i].Discard = true
+	}
+	_, err := bundle.Read(ctx, f, "", bundle.Options{
+		Kind: "image", Rules: rules,
+		Report: func(done int64) { report("verifying", api.Progress{Done: done, Total: size, Unit: "bytes"}) },
+		Accept: func(m bundle.Manifest) error {
+			d, err := parseBundled(m.Content)
+			if err != nil {
+				return err
+			}
+			if got, err := d.digestOf(m); err != nil || got != digest {
+				return api.Errorf(api.KindBadState, "it changed while it was read")
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return api.Errorf(kindOr(err, api.KindInvalid), "cannot pull %s: %w", b.at, err)
+	}
+	return nil
 }
 
 // lacks says whether a bundle brings a kernel that may be missing here.

@@ -43,6 +43,9 @@ type Plan[R any] struct {
 	// Same says, where there is no ID, whether what is here under the wanted name
 	// need not be made again; nil means no.
 	Same func(R) bool
+	// Confirm, which may be nil, reads the source to its end where what it says at
+	// its beginning is here already: an error when it does not keep its word.
+	Confirm func(ctx context.Context, report Report) error
 	// InPlace says that the files of the thing with the ID are to be replaced.
 	InPlace bool
 	// Describe fills in what a record says about its source under its name.

@@ -100,26 +100,12 @@ func (w *work[R, V]) mayTake(holder, rec R) error {
 // that is under way makes it.
 func (w *work[R, V]) make(ctx context.Context, op *operation.Op) error {
 	defer func() { _ = w.close(ctx, op) }()
-	for {
-		here, err := w.here(ctx)
-		if err != nil || here {
-			return err
-		}
-		if w.plan.Key == "" {
-			break
-		}
-		fl, ours := w.p.flights.claim(w.plan.Key, op)
-		if ours {
-			w.flight = fl
-			// It may have come between the look and the claim.
-			if here, err := w.here(ctx); err != nil || here {
-				return err
-			}
-			break
-		}
-		if done, err := w.wait(ctx, op, fl); err != nil || done {
-			return err
-		}
+	here, err := w.orHere(ctx, op)
+	if err == nil && here && w.plan.Confirm != nil {
+		err = w.plan.Confirm(ctx, reporter(op))
+	}
+	if err != nil || here {
+		return err
 	}
 	temp := debian.TempDir()
 	if err := op.Set(noteTemp, temp); err != nil {
@@ -135,6 +121,29 @@ func (w *work[R, V]) make(ctx context.Context, op *operation.Op) error {
 	}
 	w.rec, w.made = w.plan.Describe(rec), true
 	return nil
+}
+
+// orHere says whether the thing is here, or another job that was under way made
+// it; otherwise it is ours to make.
+func (w *work[R, V]) orHere(ctx context.Context, op *operation.Op) (bool, error) {
+	for {
+		here, err := w.here(ctx)
+		if err != nil || here {
+			return here, err
+		}
+		if w.plan.Key == "" {
+			return false, nil
+		}
+		fl, ours := w.p.flights.claim(w.plan.Key, op)
+		if ours {
+			w.flight = fl
+			// It may have come between the look and the claim.
+			return w.here(ctx)
+		}
+		if done, err := w.wait(ctx, op, fl); err != nil || done {
+			return done, err
+		}
+	}
 }
 
 // here looks whether what is wanted need not be made.
