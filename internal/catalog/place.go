@@ -1,14 +1,10 @@
 package catalog
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net/url"
 	"os"
@@ -16,12 +12,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/google/renameio/v2"
-
-	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/signature"
 )
 
@@ -34,21 +26,10 @@ const (
 	patience = 30 * time.Second
 )
 
-// copyOf is a catalog as it was read, with what it was read from.
-type copyOf struct {
-	Location  string    `json:"location"`
-	FetchedAt time.Time `json:"fetched_at"`
-	Tag       string    `json:"tag,omitempty"`
-	Body      []byte    `json:"body"`
-	Signature []byte    `json:"signature,omitempty"`
-
-	catalog Catalog
-}
-
 // place is a configured catalog, as far as it is known.
 type place struct {
 	Place
-	file  string // that keeps the last copy; of URLs only
+	file  string // that keeps the last copy: of what has a URL, or a key
 	fetch Fetcher
 	now   func() time.Time
 	log   *slog.Logger
@@ -221,23 +202,23 @@ func (p *place) load(ctx context.Context, anew bool) {
 	defer cancel()
 	var next *copyOf
 	var err error
-	if !p.isURL() {
-		next, err = p.readFile()
-	} else {
-		if last == nil {
-			if last, err = p.readKept(); err != nil && !errors.Is(err, os.ErrNotExist) {
-				p.log.WarnContext(ctx, "kept copy of a catalog is of no use", "catalog", p.Name, "file", p.file, "error", err)
-			}
-			if last != nil {
-				p.mu.Lock()
-				p.last = last
-				p.mu.Unlock()
-				if !anew {
-					return
-				}
+	if last == nil && (p.isURL() || p.Key != nil) {
+		if last, err = p.readKept(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			p.log.WarnContext(ctx, "kept copy of a catalog is of no use", "catalog", p.Name, "file", p.file, "error", err)
+		}
+		if last != nil && p.isURL() {
+			p.mu.Lock()
+			p.last = last
+			p.mu.Unlock()
+			if !anew {
+				return
 			}
 		}
+	}
+	if p.isURL() {
 		next, err = p.fetchCopy(ctx, last)
+	} else {
+		next, err = p.readFile(ctx, last)
 	}
 	if err != nil && ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return // who asked went away; that says nothing about the place
@@ -251,143 +232,6 @@ func (p *place) load(ctx context.Context, anew bool) {
 	if err == nil {
 		p.last = next
 	}
-}
-
-// readFile reads a catalog that is a file.
-func (p *place) readFile() (*copyOf, error) {
-	c := &copyOf{Location: p.At, FetchedAt: p.now()}
-	var err error
-	if c.Body, err = readBounded(p.At, MaxBytes); err != nil {
-		return nil, api.Errorf(api.KindUnavailable, "cannot read %s: %w", p.At, err)
-	}
-	if p.Key != nil {
-		c.Signature, err = readBounded(p.At+signature.Suffix, signature.MaxBytes)
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, signature.Unsigned(p.At, *p.Key)
-		}
-		if err != nil {
-			return nil, api.Errorf(api.KindUnavailable, "cannot read %s%s: %w", p.At, signature.Suffix, err)
-		}
-	}
-	return c, p.check(c)
-}
-
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return nil, errors.Join(err, errors.New("it is not a regular file"))
-	}
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("it has more than %d bytes", limit)
-	}
-	return b, err
-}
-
-// fetchCopy asks the place for its catalog, and gives what is there already when
-// it is still the same.
-func (p *place) fetchCopy(ctx context.Context, last *copyOf) (*copyOf, error) {
-	tag := ""
-	if last != nil {
-		tag = last.Tag
-	}
-	body, tag, err := p.fetch.Bytes(ctx, p.At, tag, MaxBytes)
-	if err != nil {
-		return nil, err
-	}
-	c := &copyOf{Location: p.At, FetchedAt: p.now().UTC(), Tag: tag, Body: body}
-	switch {
-	case body == nil && last == nil:
-		return nil, api.Errorf(api.KindUnavailable, "cannot read %s: it answered with nothing", redacted(p.At))
-	case body == nil:
-		c.Body, c.Signature, c.catalog = last.Body, last.Signature, last.catalog
-	default:
-		if p.Key != nil {
-			at, err := signatureOf(p.At)
-			if err != nil {
-				return nil, err
-			}
-			c.Signature, _, err = p.fetch.Bytes(ctx, at, "", signature.MaxBytes)
-			if api.KindOf(err) == api.KindNotFound {
-				return nil, signature.Unsigned(redacted(p.At), *p.Key)
-			}
-			if err != nil {
-				return nil, err
-			}
-		}
-		if err := p.check(c); err != nil {
-			return nil, err
-		}
-	}
-	if err := p.keep(c); err != nil {
-		p.log.WarnContext(ctx, "cannot keep a catalog for later", "catalog", p.Name, "error", err)
-	}
-	return c, nil
-}
-
-// check verifies and parses a copy.
-func (p *place) check(c *copyOf) error {
-	what := redacted(p.At)
-	if p.Key != nil {
-		if err := signature.Verify(what, bytes.NewReader(c.Body), c.Signature, *p.Key); err != nil {
-			return err
-		}
-	}
-	var err error
-	if c.catalog, err = Parse(c.Body); err == nil {
-		err = p.checkURLs(c.catalog)
-	}
-	if err != nil {
-		return api.Errorf(api.KindInvalid, "cannot read %s: %w", what, err)
-	}
-	return nil
-}
-
-func (p *place) checkURLs(c Catalog) error {
-	for _, e := range slices.Concat(c.Images, c.Kernels) {
-		for _, s := range e.Sources {
-			for _, d := range []*Download{s.Bundle, s.File} {
-				if d == nil {
-					continue
-				}
-				if _, err := p.resolve(d.URL); err != nil {
-					return fmt.Errorf("%s: url %.80q: %w", e.Name, d.URL, err)
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// readKept reads the copy of the last time, trusting it no more than the place.
-func (p *place) readKept() (*copyOf, error) {
-	b, err := readBounded(p.file, 2*MaxBytes)
-	if err != nil {
-		return nil, err
-	}
-	var c copyOf
-	if err := json.Unmarshal(b, &c); err != nil {
-		return nil, err
-	}
-	if c.Location != p.At || c.FetchedAt.After(p.now()) {
-		return nil, errors.New("it is of another place or time")
-	}
-	return &c, p.check(&c)
-}
-
-func (p *place) keep(c *copyOf) error {
-	b, err := json.Marshal(c)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(p.file), 0o700); err != nil {
-		return err
-	}
-	return renameio.WriteFile(p.file, b, 0o600)
 }
 
 // signatureOf is where the signature of what is at a URL lies.

@@ -67,7 +67,7 @@ func Build(ctx context.Context, dir layout.KernelDir, recipe Recipe, opt BuildOp
 		Suite: recipe.Suite, Variant: "extract", Packages: []string{recipe.Package}, Sources: sources,
 		AptOptions: opt.AptOptions, TempDir: opt.TempDir, Report: opt.Report,
 	}, func(r io.Reader) (err error) {
-		m, err = Unpack(r, dir)
+		m, err = Unpack(ctx, r, dir)
 		return err
 	})
 	if err != nil {

@@ -43,7 +43,7 @@ type ImportOptions struct {
 // is left for the caller, who owns dir, to remove.
 func Import(ctx context.Context, dir layout.KernelDir, opt ImportOptions) (Manifest, error) {
 	i := &importer{ctx: ctx, opt: opt, dir: dir}
-	m, err := unpack(dir, opt.Unchecked, i.read)
+	m, err := unpack(ctx, dir, opt.Unchecked, i.read)
 	if err != nil {
 		return Manifest{}, i.explain(err)
 	}

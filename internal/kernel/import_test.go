@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -446,8 +447,14 @@ func TestModulesThatNeedTooMany(t *testing.T) {
 	for i := range set.list {
 		set.list[i].path = strings.Repeat("long/", 20) + set.list[i].path
 	}
-	if err := set.writeIndexes(tar.NewWriter(io.Discard)); api.KindOf(err) != api.KindInvalid || !strings.Contains(err.Error(), "more than 67108864 bytes") {
+	if err := set.writeIndexes(t.Context(), tar.NewWriter(io.Discard)); api.KindOf(err) != api.KindInvalid || !strings.Contains(err.Error(), "more than 67108864 bytes") {
 		t.Errorf("got %v", err)
+	}
+	mine := errors.New("nobody waits")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(mine)
+	if err := set.writeIndexes(ctx, tar.NewWriter(io.Discard)); !errors.Is(err, mine) {
+		t.Errorf("cancelled: %v", err)
 	}
 }
 
@@ -520,7 +527,7 @@ func TestBootModulesBySoftDependency(t *testing.T) {
 		member{mods + "crc32c-intel.ko", fakeModule(info("crc32c_intel", "", "crc32c")), tar.TypeReg},
 		member{mods + "crc32c_generic.ko", fakeModule(info("crc32c_generic", "", "crc32c")), tar.TypeReg},
 	)
-	m, err := Unpack(bytes.NewReader(archive(t, tree)), layout.KernelDir{Dir: t.TempDir()})
+	m, err := Unpack(t.Context(), bytes.NewReader(archive(t, tree)), layout.KernelDir{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

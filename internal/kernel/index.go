@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"archive/tar"
+	"context"
 	"fmt"
 	"strings"
 
@@ -19,14 +20,18 @@ type indexes struct {
 // maxIndex bounds modules.dep, in bytes.
 const maxIndex = 64 << 20
 
-// writeIndexes adds the indexes to the tree.
-func (s *moduleSet) writeIndexes(tw *tar.Writer) error {
+// writeIndexes adds the indexes to the tree. Of many modules that need each other
+// they take a while to make, no longer than ctx allows.
+func (s *moduleSet) writeIndexes(ctx context.Context, tw *tar.Writer) error {
 	var x indexes
 	x.alias.WriteString("# Aliases extracted from modules themselves.\n")
 	x.softdep.WriteString("# Soft dependencies extracted from modules themselves.\n")
 	x.devname.WriteString("# Device nodes to trigger on-demand module loading.\n")
 	g := s.graph()
 	for i, m := range s.list {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		line := m.path + ":" + s.needs(g, m)
 		x.dep.WriteString(line + "\n")
 		if x.dep.Len() > maxIndex {

@@ -160,7 +160,7 @@ func TestTransports(t *testing.T) {
 	} {
 		tree := slices.DeleteFunc(slices.Clone(whole), func(m member) bool { return strings.HasSuffix(m.name, "/"+without+".ko") })
 		dir := layout.KernelDir{Dir: t.TempDir()}
-		m, err := Unpack(bytes.NewReader(archive(t, tree)), dir)
+		m, err := Unpack(t.Context(), bytes.NewReader(archive(t, tree)), dir)
 		if err != nil {
 			t.Errorf("without %s: %v", without, err)
 			continue
@@ -205,7 +205,7 @@ func archive(t testing.TB, members []member) []byte {
 func TestUnpack(t *testing.T) {
 	t.Parallel()
 	dir := layout.KernelDir{Dir: t.TempDir()}
-	m, err := Unpack(bytes.NewReader(archive(t, kernelTree(t))), dir)
+	m, err := Unpack(t.Context(), bytes.NewReader(archive(t, kernelTree(t))), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +291,7 @@ func TestUnpackRefuses(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := Unpack(bytes.NewReader(archive(t, c.members)), layout.KernelDir{Dir: t.TempDir()})
+			_, err := Unpack(t.Context(), bytes.NewReader(archive(t, c.members)), layout.KernelDir{Dir: t.TempDir()})
 			if err == nil || !strings.Contains(err.Error(), c.says) || (c.kind != "" && api.KindOf(err) != c.kind) {
 				t.Errorf("got %v (%s), want %q", err, api.KindOf(err), c.says)
 			}
@@ -487,7 +487,7 @@ func FuzzUnpack(f *testing.F) {
 		_ = u.read(tar.NewReader(bytes.NewReader(b)), tw)
 		u.transports = []guestapi.Transport{guestapi.TransportSerial, guestapi.TransportVsock}
 		_, _ = u.plan()
-		_ = u.modules.writeIndexes(tar.NewWriter(io.Discard))
+		_ = u.modules.writeIndexes(t.Context(), tar.NewWriter(io.Discard))
 	})
 }
 

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -27,8 +28,8 @@ type members interface {
 
 // Unpack makes all files of a kernel but the manifest out of a tree that holds
 // boot/vmlinuz-<release> and lib/modules/<release>, in one pass.
-func Unpack(r io.Reader, dir layout.KernelDir) (Manifest, error) {
-	m, err := unpack(dir, false, func(u *unpacker, tw *tar.Writer) error { return u.read(tar.NewReader(r), tw) })
+func Unpack(ctx context.Context, r io.Reader, dir layout.KernelDir) (Manifest, error) {
+	m, err := unpack(ctx, dir, false, func(u *unpacker, tw *tar.Writer) error { return u.read(tar.NewReader(r), tw) })
 	if err != nil {
 		return Manifest{}, fmt.Errorf("cannot use kernel package: %w", err)
 	}
@@ -37,7 +38,7 @@ func Unpack(r io.Reader, dir layout.KernelDir) (Manifest, error) {
 
 // unpack makes all files of a kernel but the manifest out of what read hands to
 // the unpacker. With unchecked a kernel is taken that lacks what guests need.
-func unpack(dir layout.KernelDir, unchecked bool, read func(*unpacker, *tar.Writer) error) (Manifest, error) {
+func unpack(ctx context.Context, dir layout.KernelDir, unchecked bool, read func(*unpacker, *tar.Writer) error) (Manifest, error) {
 	u := &unpacker{dir: dir, source: map[string]string{}}
 	spool, err := newSpool(dir.Dir)
 	if err != nil {
@@ -52,7 +53,7 @@ func unpack(dir layout.KernelDir, unchecked bool, read func(*unpacker, *tar.Writ
 		if err := u.whole(); err != nil {
 			return err
 		}
-		return u.modules.writeIndexes(tw)
+		return u.modules.writeIndexes(ctx, tw)
 	}); err != nil {
 		return Manifest{}, err
 	}

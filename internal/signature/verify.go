@@ -3,7 +3,9 @@ package signature
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"time"
 
 	"aead.dev/minisign"
 
@@ -67,6 +69,25 @@ func Verify(what string, r io.Reader, text []byte, key Key) error {
 		return denied(what, "its signature by the key %s does not fit it: one of the two was changed", key.ID())
 	}
 	return nil
+}
+
+// SignedAt is when a verified signature says it was made, by its trusted comment,
+// as minisign writes it unless told another; the zero time where it does not say.
+func SignedAt(text []byte) time.Time {
+	var s minisign.Signature
+	if s.UnmarshalText(text) != nil {
+		return time.Time{}
+	}
+	for field := range strings.FieldsSeq(s.TrustedComment) {
+		if seconds, ok := strings.CutPrefix(field, "timestamp:"); ok {
+			// Up to the year 9999, which is as far as times are written.
+			if n, err := strconv.ParseInt(seconds, 10, 64); err == nil && n > 0 && n < 253402300800 {
+				return time.Unix(n, 0).UTC()
+			}
+			return time.Time{}
+		}
+	}
+	return time.Time{}
 }
 
 // Unsigned is the error for a file that must be signed by the key and is not.
