@@ -60,6 +60,10 @@ func TestRendering(t *testing.T) {
 	t.Parallel()
 	withHint := api.Errorf(api.KindInvalid, "vm \"w\" is ambiguous").WithHint("banger vm list")
 	withHint.Candidates = []string{"web", "wiki"}
+	named := api.Errorf(api.KindBadState, "cannot delete image \"app\": VMs use it: web, wiki").WithHint("banger vm list")
+	named.Candidates = withHint.Candidates
+	half := api.Errorf(api.KindBadState, "cannot delete image \"app\": VMs use it: web-1, wiki")
+	half.Candidates = withHint.Candidates
 	tests := map[string]func(c *Console) error{
 		"table.txt":          sample,
 		"table-colour.txt":   func(c *Console) error { c.OutTTY = true; return sample(c) },
@@ -76,6 +80,8 @@ func TestRendering(t *testing.T) {
 			return c.Answer(things(), nil)
 		},
 		"error.txt":        func(c *Console) error { c.Error(withHint, false, false); return nil },
+		"error-named.txt":  func(c *Console) error { c.Error(named, false, false); return nil },
+		"error-half.txt":   func(c *Console) error { c.Error(half, false, false); return nil },
 		"error-kind.txt":   func(c *Console) error { c.Error(withHint, false, true); return nil },
 		"error-colour.txt": func(c *Console) error { c.ErrTTY = true; c.Error(withHint, false, true); return nil },
 		"error.json":       func(c *Console) error { c.Error(withHint, true, true); return nil },
