@@ -8,8 +8,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -68,12 +68,19 @@ func Bootstrap(ctx context.Context, opt Options, consume func(io.Reader) error) 
 	stop := context.AfterFunc(ctx, p.end)
 	defer stop()
 
-	stream := &eofReader{r: p.stdout}
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		p.watch(watchFor(opt.TempDir))
+	}()
+	defer func() { <-watched }()
+
+	stream := &eofReader{r: p}
 	consumeErr := consume(stream)
 	if consumeErr != nil && !stream.eof {
 		p.end() // consume gave up on a stream that was still good
 	} else {
-		_, _ = io.Copy(io.Discard, p.stdout)
+		_, _ = io.Copy(io.Discard, p)
 	}
 	waitErr := p.wait()
 	switch {
@@ -85,6 +92,8 @@ func Bootstrap(ctx context.Context, opt Options, consume func(io.Reader) error) 
 		return api.Errorf(kind, "cannot build from packages: %w", context.Cause(ctx))
 	case consumeErr != nil && !stream.eof:
 		return consumeErr
+	case p.stuck.Load():
+		return noRoom()
 	case waitErr != nil:
 		return p.out.failure(waitErr)
 	}
@@ -150,14 +159,24 @@ func environment(tempDir string) []string {
 type process struct {
 	stdout *os.File
 	out    *output
+	alive  *os.File // open as long as the group may live: see watchedProgram
 	pgid   int
 	exited chan struct{} // closed when it was reaped
 	ended  chan struct{} // closed by the first end
 	once   chan struct{} // holds one token: who takes it closes ended
 	err    error         // valid once exited is closed
+	said   atomic.Int64  // grows with every line and every piece of the stream
+	stuck  atomic.Bool   // it was ended for want of room
 	read   chan struct{} // closed when stderr was read to its end
 	killed chan struct{} // closed when the killer is gone
 }
+
+// watchedProgram runs a program with a watcher in its process group, which ends the
+// group when we are gone, however we went: mmdebstrap itself, and what it runs
+// apt by, only takes note of TERM and waits. What left the group is in mmdebstrap's
+// namespace of processes, whose first is in the group. The watcher also keeps the
+// group's number from being another's until we are done with it.
+const watchedProgram = `{ trap "" HUP INT PIPE TERM; read _; kill -KILL 0; } <&3 3<&- >/dev/null 2>&1 & exec 3<&-; exec "$@"`
 
 func start(program string, args []string, tempDir string, report func(Progress)) (*process, error) {
 	outR, outW, err := os.Pipe()
@@ -169,65 +188,70 @@ func start(program string, args []string, tempDir string, report func(Progress))
 		_, _ = outR.Close(), outW.Close()
 		return nil, err
 	}
+	watchR, watchW, err := os.Pipe()
+	if err != nil {
+		_, _, _, _ = outR.Close(), outW.Close(), errR.Close(), errW.Close()
+		return nil, err
+	}
 	p := &process{
-		stdout: outR, out: &output{report: report},
+		stdout: outR, out: &output{report: report}, alive: watchW,
 		exited: make(chan struct{}), ended: make(chan struct{}), once: make(chan struct{}, 1),
 		read: make(chan struct{}), killed: make(chan struct{}),
 	}
 	p.once <- struct{}{}
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command("/bin/sh", append([]string{"-c", watchedProgram, "sh", program}, args...)...)
 	cmd.Stdout, cmd.Stderr = outW, errW
+	cmd.ExtraFiles = []*os.File{watchR}
 	cmd.Dir = "/"
 	cmd.Env = environment(tempDir)
-	// A daemon that dies takes the build along: the signal lets mmdebstrap tidy
-	// up. It comes when the thread that started it ends, so that thread stays.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	started := make(chan error)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	err = cmd.Start()
+	_, _, _ = outW.Close(), errW.Close(), watchR.Close()
+	if err != nil {
+		_, _, _ = outR.Close(), errR.Close(), watchW.Close()
+		return nil, api.Errorf(api.KindUnavailable, "cannot start mmdebstrap: %w", err)
+	}
+	p.pgid = cmd.Process.Pid
 	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		_, _ = outW.Close(), errW.Close()
-		if err == nil {
-			p.pgid = cmd.Process.Pid
-		}
-		started <- err
-		if err != nil {
-			return
-		}
 		p.err = cmd.Wait()
 		close(p.exited)
 	}()
-	if err := <-started; err != nil {
-		_, _ = outR.Close(), errR.Close()
-		return nil, api.Errorf(api.KindUnavailable, "cannot start mmdebstrap: %w", err)
-	}
 	go func() {
 		defer close(p.read)
 		defer func() { _ = errR.Close() }()
-		readLines(errR, p.out.line)
+		readLines(errR, func(line string) {
+			p.said.Add(1)
+			p.out.line(line)
+		})
 	}()
 	go p.killer()
 	return p, nil
 }
 
-// killer ends the process group once end was called: TERM, and KILL after a
-// grace.
+// Read gives the archive.
+func (p *process) Read(b []byte) (int, error) {
+	n, err := p.stdout.Read(b)
+	p.said.Add(1)
+	return n, err
+}
+
+// killer ends the process group: once end was called, with TERM, and KILL after a
+// grace; with KILL what mmdebstrap started and left, which would hold the pipes
+// open.
 func (p *process) killer() {
 	defer close(p.killed)
+	defer func() { _ = p.alive.Close() }()
 	select {
 	case <-p.exited:
-		return
 	case <-p.ended:
+		_ = syscall.Kill(-p.pgid, syscall.SIGTERM)
+		timer := time.NewTimer(graceAfterTerm)
+		defer timer.Stop()
+		select {
+		case <-p.exited:
+		case <-timer.C:
+		}
 	}
-	_ = syscall.Kill(-p.pgid, syscall.SIGTERM)
-	timer := time.NewTimer(graceAfterTerm)
-	defer timer.Stop()
-	select {
-	case <-p.exited:
-	case <-timer.C:
-	}
-	// Also when mmdebstrap itself is gone: what it started may not be.
 	_ = syscall.Kill(-p.pgid, syscall.SIGKILL)
 }
 

@@ -12,8 +12,7 @@ import (
 func (o *output) failure(status error) *api.Error {
 	all := strings.Join(o.errors, "\n")
 	if strings.Contains(all, "No space left on device") || strings.Contains(all, "enough free space") {
-		return api.Errorf(api.KindNoSpace, "cannot unpack the packages: no space left on the disk").
-			WithHint("df -h")
+		return noRoom()
 	}
 	for _, e := range o.errors {
 		if url, cause, ok := failedFetch(e); ok {
@@ -50,6 +49,10 @@ func (o *output) failure(status error) *api.Error {
 		return api.Errorf(api.KindInternal, "cannot build from packages: mmdebstrap: %w: %s", status, o.last[len(o.last)-1])
 	}
 	return api.Errorf(api.KindInternal, "cannot build from packages: mmdebstrap: %w", status)
+}
+
+func noRoom() *api.Error {
+	return api.Errorf(api.KindNoSpace, "cannot unpack the packages: no space left on the disk").WithHint("df -h")
 }
 
 // fileOf names the file at the address for people: apt asks for package lists
