@@ -25,6 +25,7 @@ type both interface {
 	CloneExt4(ctx context.Context, from, to string, bytes int64) error
 	ProcessStart(pid int) (uint64, bool)
 	Signal(pid int, start uint64, sig syscall.Signal) error
+	RemoveGroup(name string) error
 }
 
 // TestRealAndFakeAgree runs the same sentences against both.

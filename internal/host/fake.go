@@ -19,7 +19,7 @@ type Fake struct {
 	Boot      string
 	Missing   map[string]bool // tools that are not there
 	Clones    bool            // files can be cloned
-	// Fail, when set, is asked before MakeExt4, GrowExt4, CloneExt4 and Signal, by
+	// Fail, when set, is asked before MakeExt4, GrowExt4, CloneExt4, Signal and RemoveGroup, by
 	// their names; an error is returned instead of doing it.
 	Fail func(name, object string) error
 
@@ -150,6 +150,9 @@ func (f *Fake) ProcessStart(pid int) (uint64, bool) {
 	start, ok := f.processes[pid]
 	return start, ok
 }
+
+// RemoveGroup finds none.
+func (f *Fake) RemoveGroup(name string) error { return f.failing("RemoveGroup", name) }
 
 // Signal notes the signal; KILL ends the process.
 func (f *Fake) Signal(pid int, start uint64, sig syscall.Signal) error {

@@ -108,7 +108,7 @@ func (m *Manager) eraseParts(ctx context.Context, mc *machine) error {
 			return err
 		}
 	}
-	if err := os.RemoveAll(dir.Run); err != nil {
+	if err := both(m.clearAfterKeeper(dir, mc.id), os.RemoveAll(dir.Run)); err != nil {
 		return api.Errorf(diskKind(err), "cannot remove its files: %w", err)
 	}
 	// Letting go of the disks' blocks takes the file system a while: nobody

@@ -111,6 +111,9 @@ type Host interface {
 	ProcessStart(pid int) (uint64, bool)
 	// Signal sends a signal to the process that began then, and to no other.
 	Signal(pid int, start uint64, sig syscall.Signal) error
+	// RemoveGroup removes the control group of that name, with what runs in it;
+	// none is no error.
+	RemoveGroup(name string) error
 }
 
 // Store keeps the durable records; *store.DB is the real one.

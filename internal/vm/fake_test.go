@@ -360,6 +360,7 @@ type fakeHost struct {
 	clones bool
 	cloned int
 	ks     func(pid int) // kills a keeper
+	gone   []string      // groups that were removed
 }
 
 func (h *fakeHost) CPUs() int                       { return 4 }
@@ -414,6 +415,25 @@ func (h *fakeHost) CloneExt4(ctx context.Context, from, to string, n int64) erro
 	h.cloned++
 	h.mu.Unlock()
 	return os.Truncate(to, n)
+}
+
+func (h *fakeHost) RemoveGroup(name string) error {
+	h.mu.Lock()
+	h.gone = append(h.gone, name)
+	h.mu.Unlock()
+	return h.f.at("remove group")
+}
+
+// removedGroup says how often that group was removed.
+func (h *fakeHost) removedGroup(name string) (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, g := range h.gone {
+		if g == name {
+			n++
+		}
+	}
+	return n
 }
 
 func (h *fakeHost) start() int {

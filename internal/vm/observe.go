@@ -151,6 +151,11 @@ func (m *Manager) ended(mc *machine, r *running, dir layout.VMDir, exit vmm.Exit
 			m.d.Log.Error("cannot record the end of the vm", "vm", mc.id, "reason", exit.Reason, "error", err)
 		}
 	}
+	if exit.Reason == reasonKeeper {
+		if err := m.clearAfterKeeper(dir, mc.id); err != nil {
+			m.d.Log.Error("cannot clear up after a keeper that died", "vm", mc.id, "error", err)
+		}
+	}
 	if c != causeRemove {
 		if err := removeFiles(dir.Handle()); err != nil {
 			m.d.Log.Warn("cannot remove the handle of the vm", "vm", mc.id, "error", err)
@@ -166,6 +171,12 @@ func (m *Manager) ended(mc *machine, r *running, dir layout.VMDir, exit vmm.Exit
 	if rec.AutoRemove && !leased {
 		m.spawn(func(ctx context.Context) { m.removeLater(ctx, mc.id) })
 	}
+}
+
+// clearAfterKeeper removes what a keeper removes itself when it is not killed: the
+// VMM's control group, with a VMM that should still be in it, and its folder.
+func (m *Manager) clearAfterKeeper(dir layout.VMDir, id string) error {
+	return both(m.d.Host.RemoveGroup(id), os.RemoveAll(dir.VMMFolder()))
 }
 
 // recordEnd writes down that and why the VM stopped.

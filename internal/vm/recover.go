@@ -85,6 +85,9 @@ func (m *Manager) recoverVM(ctx context.Context, rec store.VM, busy string) erro
 		})
 		return both(err, note)
 	}
+	if err := m.clearAfterKeeper(dir, rec.ID); err != nil {
+		m.d.Log.Warn("cannot clear up after the keeper of the vm", "vm", rec.ID, "error", err)
+	}
 	if rec.Status == api.StatusBroken || busy == kindCreate || busy == kindDelete {
 		return nil
 	}
@@ -231,7 +234,7 @@ func (m *Manager) sweepOne(ctx context.Context, id string) {
 		m.d.Log.Warn("left alone a keeper of no known vm", "folder", dir.Run)
 		return
 	}
-	if err := os.RemoveAll(dir.Run); err != nil {
+	if err := both(m.clearAfterKeeper(dir, id), os.RemoveAll(dir.Run)); err != nil {
 		m.d.Log.Warn("cannot remove the sockets of no known vm", "folder", dir.Run, "error", err)
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -287,6 +289,49 @@ func TestOneBrokenVM(t *testing.T) {
 	if err != nil || len(all) != 2 || all[0].Status != api.StatusStopped || all[1].Status != api.StatusRunning {
 		t.Errorf("%+v %v", all, err)
 	}
+}
+
+// What a keeper could not take away, as it was killed, goes with the daemon: at
+// once, at the next one's start, and with the VM.
+func TestAfterAKeeperItsGroupAndFolderGo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.create("web")
+	dir := w.m.d.Layout.VM(v.ID)
+	leave := func() {
+		if err := os.MkdirAll(filepath.Join(dir.VMMFolder(), "link"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := func(when string, before int) {
+		t.Helper()
+		if _, err := os.Stat(dir.VMMFolder()); !os.IsNotExist(err) || w.host.removedGroup(v.ID) <= before {
+			t.Errorf("%s: the folder is there (%v), the group was removed %d times", when, err, w.host.removedGroup(v.ID))
+		}
+	}
+	leave()
+	w.ks.get(v.ID).die()
+	w.eventually("stopped", func() bool { return w.show("web").Status == api.StatusStopped })
+	gone("at once", 0)
+
+	w.must(w.m.Start(bg, "web"))
+	before := w.host.removedGroup(v.ID)
+	w.leave()
+	leave()
+	w.ks.get(v.ID).die()
+	w.boot()
+	gone("next daemon", before)
+
+	leave()
+	before = w.host.removedGroup(v.ID)
+	w.f.set("remove group", errors.New("busy"))
+	w.settle(w.m.Delete(bg, "web", true))
+	if v := w.show("web"); v.Status != api.StatusBroken {
+		t.Errorf("with a group that stays the VM is %s", v.Status)
+	}
+	w.f.set("remove group", nil)
+	w.must(w.m.Delete(bg, "web", true))
+	gone("with the VM", before)
 }
 
 func TestKeeperThatDoesNotAnswerIsKilled(t *testing.T) {

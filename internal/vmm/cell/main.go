@@ -44,7 +44,7 @@ func enter(control *os.File) error {
 	}
 	var tap *os.File
 	if plan.Tap != nil {
-		if tap, err = plan.Tap.make(); err != nil {
+		if tap, err = plan.Tap.make(plan.UID); err != nil {
 			return err
 		}
 	}
@@ -55,7 +55,7 @@ func enter(control *os.File) error {
 		}
 		program = programPath
 	}
-	if err := plan.Limits.set(); err != nil {
+	if err := plan.Limits.set(plan.UID != 0 || countsByNamespace()); err != nil {
 		return err
 	}
 	for i := range plan.Files {
@@ -63,7 +63,10 @@ func enter(control *os.File) error {
 			return fmt.Errorf("cannot pass a descriptor on: %w", err)
 		}
 	}
-	if err := giveUpPrivileges(); err != nil {
+	for i := range plan.Spaces {
+		_ = unix.Close(controlFD + 1 + plan.Files + i)
+	}
+	if err := giveUpPrivileges(plan.UID); err != nil {
 		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0, 0, 0); err != nil {
@@ -103,9 +106,9 @@ func ready(control, tap *os.File) error {
 	return nil
 }
 
-// set limits the program. Processes were counted for all of a user's together
-// before there were user namespaces that count (Linux 5.14).
-func (l Limits) set() error {
+// set limits the program. Of processes that is only sensible where no others
+// of the same user count.
+func (l Limits) set(counted bool) error {
 	for _, r := range []struct {
 		what  string
 		which int
@@ -116,7 +119,7 @@ func (l Limits) set() error {
 		{"open files", unix.RLIMIT_NOFILE, l.Files},
 		{"processes", unix.RLIMIT_NPROC, l.Processes},
 	} {
-		if r.value == 0 && r.which != unix.RLIMIT_CORE || r.which == unix.RLIMIT_NPROC && !countsByNamespace() {
+		if r.value == 0 && r.which != unix.RLIMIT_CORE || r.which == unix.RLIMIT_NPROC && !counted {
 			continue
 		}
 		var now syscall.Rlimit
@@ -131,6 +134,8 @@ func (l Limits) set() error {
 	return nil
 }
 
+// countsByNamespace says that the processes of a user namespace are counted for
+// themselves; before Linux 5.14 all of the user's were.
 func countsByNamespace() bool {
 	var u unix.Utsname
 	var major, minor int
@@ -141,9 +146,10 @@ func countsByNamespace() bool {
 	return err == nil && (major > 5 || major == 5 && minor >= 14)
 }
 
-// giveUpPrivileges leaves the program without any capability, though its user
-// is root in here, and without a way to one.
-func giveUpPrivileges() error {
+// giveUpPrivileges makes the program the user's with that id, 0 meaning the one
+// it is, and leaves it without any capability, though its user may be root in
+// here, and without a way to one.
+func giveUpPrivileges(uid int) error {
 	for c := uintptr(0); c <= 63; c++ {
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); errors.Is(err, unix.EINVAL) {
 			break // beyond the last capability
@@ -156,6 +162,11 @@ func giveUpPrivileges() error {
 	if err := unix.Prctl(unix.PR_SET_SECUREBITS, secureBits, 0, 0, 0); err != nil {
 		return fmt.Errorf("cannot give up being root: %w", err)
 	}
+	if uid != 0 {
+		if err := become(uid); err != nil {
+			return fmt.Errorf("cannot become user %d: %w", uid, err)
+		}
+	}
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
 	if err := unix.Capset(&head, &none[0]); err != nil {
@@ -165,4 +176,16 @@ func giveUpPrivileges() error {
 		return fmt.Errorf("cannot refuse new privileges: %w", err)
 	}
 	return nil
+}
+
+// become leaves all of root's groups too. It is of the whole process: the
+// capabilities that no-setuid-fixup keeps are the calling thread's.
+func become(uid int) error {
+	if err := syscall.Setgroups(nil); err != nil {
+		return err
+	}
+	if err := syscall.Setresgid(uid, uid, uid); err != nil {
+		return err
+	}
+	return syscall.Setresuid(uid, uid, uid)
 }

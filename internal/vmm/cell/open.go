@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -46,6 +47,8 @@ type Options struct {
 	Self           string // the program with Command
 	Stdout, Stderr io.Writer
 	Files          []*os.File // see Plan.Files
+	// Cgroup is the folder of the control group that it starts in; nil: ours.
+	Cgroup *os.File
 }
 
 // Open starts the plan's program in a cell. It returns once the program runs; on
@@ -53,6 +56,18 @@ type Options struct {
 // host does not let us have a cell.
 func Open(ctx context.Context, plan Plan, o Options) (*Cell, error) {
 	plan.Files = len(o.Files)
+	if len(plan.Binds) > 0 {
+		plan.Binds = append([]Bind{{From: plan.Program, To: programPath}}, plan.Binds...)
+	}
+	var spaces []*os.File
+	if plan.UID != 0 {
+		var err error
+		if spaces, err = plan.lend(o.Self); err != nil {
+			return nil, api.Errorf(api.KindInternal, "cannot make a cell: %w", err)
+		}
+		defer closeFiles(spaces)
+		plan.Spaces = len(spaces)
+	}
 	control, theirs, err := child.Pair("cell")
 	if err != nil {
 		return nil, api.Errorf(api.KindInternal, "cannot make a cell: %w", err)
@@ -61,13 +76,19 @@ func Open(ctx context.Context, plan Plan, o Options) (*Cell, error) {
 	defer theirs.Close()
 	cmd := exec.Command(o.Self, Command)
 	cmd.Stdout, cmd.Stderr = o.Stdout, o.Stderr
-	cmd.ExtraFiles = append([]*os.File{theirs}, o.Files...)
+	cmd.ExtraFiles = slices.Concat([]*os.File{theirs}, o.Files, spaces)
 	cmd.Env = []string{"GOGC=off", "GOMAXPROCS=1"} // it does not live long
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+	}
+	if plan.UID == 0 {
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	if o.Cgroup != nil {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(o.Cgroup.Fd())
 	}
 	p, err := child.Start(cmd)
 	if err != nil {

@@ -12,19 +12,28 @@ type Plan struct {
 	// Store is an existing folder that the cell's root is mounted on, in its own
 	// mount namespace only.
 	Store string `json:"store,omitempty"`
-	Tap   *Tap   `json:"tap,omitempty"`
+	// UID is the user and group of the host that the program becomes, one that is
+	// nobody else's: for us as root, with Binds. 0 means that it stays who we are,
+	// as the only user of a user namespace.
+	UID int  `json:"uid,omitempty"`
+	Tap *Tap `json:"tap,omitempty"`
 	// Files are descriptors that it inherits though it does not know of them:
 	// their locks are held as long as it lives.
-	Files  int    `json:"files"`
+	Files int `json:"files"`
+	// Spaces are user namespaces that follow them, and stay behind; set by Open.
+	Spaces int    `json:"spaces,omitempty"`
 	Limits Limits `json:"limits"`
 }
 
-// Bind is a file or a folder of the host in the cell.
+// Bind is a file or a folder of the host in the cell. With Plan.UID a device is
+// made anew there, and is that user's.
 type Bind struct {
 	From     string `json:"from"`
 	To       string `json:"to"`
 	Writable bool   `json:"writable,omitempty"`
 	Device   bool   `json:"device,omitempty"`
+	// Lent is which of Plan.Spaces lends it to Plan.UID, from 1; set by Open.
+	Lent int `json:"lent,omitempty"`
 }
 
 // Tap is the network device in the cell that the VMM opens by its name.

@@ -12,11 +12,11 @@ const (
 	ourTap     = "ours"
 )
 
-// make gives the other end of the tap: a second one, joined to it by a bridge.
+// make gives the other end of the owner's tap: a second one, joined to it by a bridge.
 // A packet socket on the one tap would do with less, but what it holds for a slow
 // reader is bounded by the host's settings to a few large frames, and what is
 // more is lost.
-func (t Tap) make() (*os.File, error) {
+func (t Tap) make(owner int) (*os.File, error) {
 	// Nothing in here speaks for itself. Where /proc cannot be written a few
 	// frames of the bridge's own come along, which nobody heeds.
 	_ = os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
@@ -27,7 +27,7 @@ func (t Tap) make() (*os.File, error) {
 	defer theirs.Close()
 	// It stays when we close it, for the VMM's user to open.
 	for _, request := range []uint{unix.TUNSETOWNER, unix.TUNSETPERSIST} {
-		value := 0 // the only user in here
+		value := owner // 0 is the only user in here
 		if request == unix.TUNSETPERSIST {
 			value = 1
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/guestapi"
+	"github.com/bangervm/banger/internal/host/cgroup"
 	"github.com/bangervm/banger/internal/vmm"
 	"github.com/bangervm/banger/internal/vmm/child"
 )
@@ -29,6 +30,8 @@ type Options struct {
 	Self string
 	// KVM is the device; empty means /dev/kvm.
 	KVM string
+	// Place is where machines get control groups; nil means what cgroup.Find says.
+	Place func() (cgroup.Place, error)
 }
 
 // Driver starts machines with Firecracker. New makes it.
@@ -50,6 +53,9 @@ type Driver struct {
 func New(o Options, log *slog.Logger) *Driver {
 	if o.KVM == "" {
 		o.KVM = "/dev/kvm"
+	}
+	if o.Place == nil {
+		o.Place = cgroup.Find
 	}
 	return &Driver{opts: o, log: log, patience: time.Minute, spare: 1 << 30}
 }

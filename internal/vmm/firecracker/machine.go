@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/host/cgroup"
 	"github.com/bangervm/banger/internal/vmm"
 	"github.com/bangervm/banger/internal/vmm/cell"
 	"github.com/bangervm/banger/internal/vmm/child"
@@ -29,6 +30,8 @@ type Machine struct {
 	api      *fcapi.Client
 	words    *child.Output
 	pipes    *pipes
+	who      *identity     // nil: its user is ours
+	group    *cgroup.Group // nil: none
 	scan     console.Scanner
 	patience time.Duration // for one answer, while it is started
 	folder   string        // of its own files, gone after the end
@@ -193,6 +196,12 @@ func (m *Machine) watch(copied <-chan struct{}, serial net.Conn) {
 		m.log.Error("cannot remove the files of Firecracker", "vm", m.id, "error", err)
 	}
 	m.exit = m.ending(at)
+	if m.group != nil {
+		if err := m.group.Remove(); err != nil {
+			m.log.Error("cannot remove the control group of Firecracker", "vm", m.id, "error", err)
+		}
+	}
+	m.who.release()
 	m.words.Close()
 	m.log.Debug("firecracker ended", "vm", m.id, "reason", m.exit.Reason, "detail", m.exit.Detail)
 	close(m.done)
@@ -216,6 +225,9 @@ func (m *Machine) ending(at time.Time) vmm.Exit {
 		exit.Reason = vmm.ReasonKilled
 	default:
 		exit.Reason, exit.Detail = vmm.ReasonCrashed, describe(err)
+		if m.group != nil && m.group.OutOfMemory() {
+			exit.Detail += ": it used more memory than its control group may"
+		}
 		if said := lastWords(m.words); said != "" {
 			exit.Detail += ": " + said
 		}

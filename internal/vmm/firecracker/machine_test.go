@@ -261,7 +261,17 @@ func TestConfinement(t *testing.T) {
 			t.Errorf("its status lacks %q:\n%s", want, status)
 		}
 	}
-	for _, ns := range []string{"user", "mnt", "pid", "net", "ipc", "uts"} {
+	kinds := []string{"user", "mnt", "pid", "net", "ipc", "uts"}
+	if m.who != nil { // root's has a user of its own instead
+		kinds = kinds[1:]
+		own := fmt.Sprintf("\t%d\t%[1]d\t%[1]d\t%[1]d\n", m.who.uid)
+		for _, want := range []string{"Uid:" + own, "Gid:" + own, "Groups:\t \n"} {
+			if !strings.Contains(string(status), want) {
+				t.Errorf("its status lacks %q:\n%s", want, status)
+			}
+		}
+	}
+	for _, ns := range kinds {
 		ours, err := os.Readlink("/proc/self/ns/" + ns)
 		if err != nil {
 			t.Fatal(err)

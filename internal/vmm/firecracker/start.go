@@ -90,11 +90,31 @@ func (d *Driver) launch(ctx context.Context, path string, spec vmm.Spec, out io.
 	undo = append(undo, func() { _ = serial.Close() })
 
 	closed := static(path)
+	at, binds := placesOf(spec, d.opts.KVM, closed)
+	plan := d.plan(path, spec, at, binds)
+	var who *identity
 	if !closed {
 		d.log.Warn("this Firecracker needs other files to run: it sees all of the host's", "program", path)
+	} else if who, err = claim(spec.ID); err != nil {
+		return nil, fail(err)
 	}
-	at, binds := placesOf(spec, d.opts.KVM, closed)
-	c, err := cell.Open(ctx, d.plan(path, spec, at, binds), cell.Options{Self: d.opts.Self, Stdout: serialFD, Stderr: words, Files: locked})
+	if who != nil {
+		undo = append(undo, who.release)
+		plan.UID = who.uid
+		if err := who.give(spec, own, locked); err != nil {
+			return nil, fail(err)
+		}
+	}
+	group, err := d.group(spec)
+	if err != nil {
+		return nil, fail(err)
+	}
+	in := cell.Options{Self: d.opts.Self, Stdout: serialFD, Stderr: words, Files: locked}
+	if group != nil {
+		undo = append(undo, func() { _ = group.Remove() })
+		in.Cgroup = group.Folder()
+	}
+	c, err := cell.Open(ctx, plan, in)
 	if err != nil {
 		return nil, startError(err)
 	}
@@ -108,7 +128,7 @@ func (d *Driver) launch(ctx context.Context, path string, spec vmm.Spec, out io.
 
 	m := &Machine{
 		id: spec.ID, log: d.log, cell: c, api: fcapi.New(filepath.Join(own, apiSocket)), words: words, pipes: pipes,
-		patience: d.patience, folder: own, link: filepath.Join(own, linkSocket), disks: disksOf(spec, at), done: make(chan struct{}),
+		who: who, group: group, patience: d.patience, folder: own, link: filepath.Join(own, linkSocket), disks: disksOf(spec, at), done: make(chan struct{}),
 	}
 	undo = append(undo, m.api.Close)
 	m.scan.Marks, m.scan.Marked = []string{markHalted, markPowerOff}, m.lastLine

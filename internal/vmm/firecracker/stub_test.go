@@ -41,6 +41,11 @@ type stub struct {
 	Ends    int
 	Resets  int32
 	Floods  int // bytes of log, after the start
+	// Breaks is what it tries after the start; what came of it is on the console.
+	Breaks *burglary
+	Takes  int // bytes of memory it takes after the start
+	// Reads are files that it opens first of all, to die if it cannot.
+	Reads []string
 }
 
 // sound does what it should and lives on.
@@ -56,6 +61,10 @@ func TestMain(m *testing.M) {
 		beStub()
 	case len(os.Args) > 1 && os.Args[1] == "keeper":
 		beKeeper(os.Args[2:])
+	case os.Args[0] == "sleeper":
+		time.Sleep(time.Hour)
+	case os.Args[0] == "burglar":
+		beBurglar()
 	}
 	os.Exit(m.Run())
 }
@@ -166,6 +175,11 @@ func beStub() {
 		fmt.Fprintf(log, "2026-11-27T21:00:00.000000000 [t:main] %s\n", s.Says)
 	}
 	fmt.Fprint(os.Stderr, s.Cries)
+	for _, path := range s.Reads {
+		f, err := os.Open(path)
+		must(err)
+		must(f.Close())
+	}
 	if s.Dies >= 0 {
 		os.Exit(s.Dies)
 	}
@@ -213,6 +227,16 @@ func (s stub) run(log *os.File) {
 	line := strings.Repeat("x", 1023) + "\n"
 	for n := 0; n < s.Floods; n += len(line) {
 		fmt.Fprint(log, line)
+	}
+	if s.Takes > 0 {
+		taken := make([]byte, s.Takes)
+		for i := 0; i < len(taken); i += 4096 {
+			taken[i] = 1
+		}
+		fmt.Printf("took %d bytes\n", len(taken))
+	}
+	if s.Breaks != nil {
+		must(json.NewEncoder(os.Stdout).Encode(s.Breaks.inside()))
 	}
 	fmt.Print(s.Console)
 	if s.Ends >= 0 {
