@@ -37,7 +37,7 @@ func (d namedDriver) Check(context.Context) (vmm.Version, error) {
 
 func (d namedDriver) Capabilities() vmm.Capabilities {
 	if d.name == "firecracker" {
-		return vmm.Capabilities{Accelerators: []vmm.Accelerator{vmm.KVM}, Transports: []guestapi.Transport{guestapi.TransportVsock}}
+		return vmm.Capabilities{Groups: true, Accelerators: []vmm.Accelerator{vmm.KVM}, Transports: []guestapi.Transport{guestapi.TransportVsock}}
 	}
 	return vmm.Capabilities{Accelerators: []vmm.Accelerator{vmm.KVM, vmm.TCG}, Transports: []guestapi.Transport{guestapi.TransportSerial}}
 }

@@ -33,6 +33,7 @@ type doctor struct {
 	tools       []toolNeed
 	tool        func(ctx context.Context, name string) (string, error)
 	namespaces  func(ctx context.Context) error
+	groups      func() error // why VMs get no control groups
 	free        func(path string) (int64, error)
 	memory      func() (int64, error)
 	resolvers   func() ([]string, error)
@@ -96,6 +97,7 @@ func (d *doctor) run(ctx context.Context, clientBuild string) []api.Check {
 	}
 	checks = append(checks, []check{
 		{"user-namespaces", d.checkNamespaces},
+		{"control-groups", d.checkGroups},
 		{"dns", d.checkResolvers},
 		{"image", func(ctx context.Context) api.Check { return present(ctx, "image", d.image) }},
 		{"kernel", func(ctx context.Context) api.Check { return present(ctx, "kernel", d.kernel) }},
@@ -292,6 +294,28 @@ func (d *doctor) checkNamespaces(ctx context.Context) api.Check {
 		return failed(err, "sudo apt install uidmap")
 	}
 	return pass("user namespaces open, with a range of subordinate ids")
+}
+
+// checkGroups looks whether the kernel limits VMs as a whole. Without that their
+// own limits hold.
+func (d *doctor) checkGroups(ctx context.Context) api.Check {
+	for _, driver := range d.vmms {
+		if !driver.Capabilities().Groups {
+			continue
+		}
+		if _, err := driver.Check(ctx); err != nil {
+			continue
+		}
+		if err := d.groups(); err != nil {
+			hint := ""
+			if !d.root && api.KindOf(err) == api.KindUnsupported {
+				hint = "banger daemon stop && systemd-run --user --scope -p Delegate=yes banger daemon run"
+			}
+			return warn(hint, "VMs under %s have no limits of control groups on memory, processes and processors: %s", driver.Name(), why(err))
+		}
+		return pass("limit memory, processes and processors of VMs under %s", driver.Name())
+	}
+	return skip("no driver here uses them")
 }
 
 func (d *doctor) checkResolvers(context.Context) api.Check {

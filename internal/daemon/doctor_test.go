@@ -27,6 +27,7 @@ func soundDoctor(t *testing.T) *doctor {
 		tools:      hostTools(false),
 		tool:       func(_ context.Context, name string) (string, error) { return name + " 1.0", nil },
 		namespaces: func(context.Context) error { return nil },
+		groups:     func() error { return nil },
 		free:       func(string) (int64, error) { return 100 << 30, nil },
 		memory:     func() (int64, error) { return 8 << 30, nil },
 		resolvers:  func() ([]string, error) { return []string{"192.0.2.1"}, nil },
@@ -60,7 +61,7 @@ func TestDoctorOnASoundHost(t *testing.T) {
 	want := []string{
 		"builds", "folders", "store", "disk-space", "memory", "vmm", "accelerator", "guest-binary", "root-disks",
 		"tool-mke2fs", "tool-e2fsck", "tool-resize2fs", "tool-mmdebstrap", "tool-newuidmap",
-		"user-namespaces", "dns", "image", "kernel",
+		"user-namespaces", "control-groups", "dns", "image", "kernel",
 	}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Error(diff)
@@ -119,6 +120,18 @@ func TestDoctorFindings(t *testing.T) {
 			d.tool = func(context.Context, string) (string, error) { return "", broken }
 		}},
 		{"user-namespaces", "skip", "root", "", "", func(d *doctor) { d.root = true }},
+		{"control-groups", "warn", "no limits of control groups on memory, processes and processors: it is broken", "", "", func(d *doctor) { d.groups = func() error { return broken } }},
+		{"control-groups", "warn", "version 1", "Delegate=yes", "", func(d *doctor) {
+			d.groups = func() error { return api.Errorf(api.KindUnsupported, "this host has control groups of version 1 only") }
+		}},
+		{"control-groups", "warn", "version 1", "", "", func(d *doctor) {
+			d.root = true
+			d.groups = func() error { return api.Errorf(api.KindUnsupported, "this host has control groups of version 1 only") }
+		}},
+		{"control-groups", "skip", "no driver", "", "", func(d *doctor) { d.vmms = d.vmms[1:] }},
+		{"control-groups", "skip", "no driver", "", "", func(d *doctor) {
+			d.vmms[0] = namedDriver{name: "firecracker", err: broken}
+		}},
 		{"user-namespaces", "fail", "it is broken", "uidmap", "", func(d *doctor) { d.namespaces = func(context.Context) error { return broken } }},
 		{"dns", "warn", "no DNS resolver", "resolv.conf", "", func(d *doctor) { d.resolvers = func() ([]string, error) { return nil, nil } }},
 		{"image", "warn", "debian-bookworm is not here yet", "banger image pull debian-bookworm", "", func(d *doctor) { d.image = absent }},

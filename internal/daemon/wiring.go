@@ -17,6 +17,7 @@ import (
 	"github.com/bangervm/banger/internal/fetch"
 	"github.com/bangervm/banger/internal/guestbin"
 	"github.com/bangervm/banger/internal/host"
+	"github.com/bangervm/banger/internal/host/cgroup"
 	"github.com/bangervm/banger/internal/image"
 	"github.com/bangervm/banger/internal/initramfs"
 	"github.com/bangervm/banger/internal/kernel"
@@ -158,7 +159,8 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 		namespaces: func(context.Context) error {
 			return errors.Join(world.UserNamespaces(), world.SubIDs(os.Geteuid()))
 		},
-		free: world.FreeDisk, memory: world.MemoryAvailable, resolvers: world.Resolvers, store: db.Check,
+		groups: cgroup.Check,
+		free:   world.FreeDisk, memory: world.MemoryAvailable, resolvers: world.Resolvers, store: db.Check,
 		guest: func() error { _, err := guestbin.Open(); return err }, rootDisks: vms.RootDisks,
 		image: func(ctx context.Context) (string, error) { return defaultImage(ctx, images, o.Config.DefaultImageName) },
 		kernel: func(ctx context.Context) (string, error) {

@@ -74,6 +74,7 @@ type Capabilities struct {
 	Snapshot    bool
 	Resize      bool // its machines are Resizers
 	Tap         bool // its machines are Tappers
+	Groups      bool // its machines get control groups with limits, where the host has them
 	Serials     bool // guests see the serial numbers of their disks; else they go by the order
 	// Accelerators it can run guests with, and Transports of the guest link it
 	// has, the preferred one first.

@@ -30,10 +30,10 @@ import (
 	"github.com/bangervm/banger/internal/vmm/vmmtest"
 )
 
-// victim is another machine: a real one in the lab.
+// victim is another machine: a real one where the lab's row says so.
 func victim(t *testing.T) (*Machine, vmm.Spec) {
 	t.Helper()
-	if os.Getenv("BANGER_LAB") == "" {
+	if os.Getenv("BANGER_TEST_VICTIM") != "real" {
 		spec := diskSpec(t, "victim")
 		return start(t, sound().driver(t), spec, io.Discard), spec
 	}
