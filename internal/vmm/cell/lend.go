@@ -89,7 +89,7 @@ func (b Bind) lendMount(fd, space int) error {
 		if b.To == programPath {
 			how = "o+rx"
 		}
-		return api.Errorf(api.KindDenied, "the VMM's user may not read %s, and its file system cannot lend it", b.From).WithHint("chmod %s %s", how, b.From)
+		return api.Errorf(api.KindDenied, "the VMM's user may not read %s, and its file system cannot lend it", b.From).WithHint("sudo chmod %s %s", how, b.From)
 	}
 	return err
 }
