@@ -128,6 +128,6 @@ func TestFirecrackerLeavesNothing(t *testing.T) {
 	}
 	h.ok("vm", "list") // a new daemon
 	gone(pid)
-	h.ok("vm", "delete", "f")
+	h.ok("vm", "delete", "--yes", "f")
 	h.empty()
 }

@@ -12,6 +12,7 @@ import (
 // enterRoot makes the binds all there is of files. A copy of each is taken
 // before the new root hides anything.
 func (p Plan) enterRoot() error {
+	defer unix.Umask(unix.Umask(0)) // modes in the root are meant as they are
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("cannot have mounts of our own: %w", err)
 	}

@@ -169,7 +169,8 @@ func outside(t *testing.T, b burglary, uid int) (l loot) {
 	return l
 }
 
-// What banger's owner alone may read is lent to the user of a root's VMM.
+// What banger's owner alone may read is lent to the user of a root's VMM, and the
+// devices are its own, whatever the keeper's umask.
 func TestPrivateFilesAreLent(t *testing.T) {
 	t.Parallel()
 	spec := diskSpec(t, "t")
@@ -184,7 +185,8 @@ func TestPrivateFilesAreLent(t *testing.T) {
 	}
 	spec.Disks = append(spec.Disks, vmm.Disk{Path: base, Serial: "root", ReadOnly: true})
 	s := sound()
-	s.Reads = []string{"/kernel", "/disk0", "/disk1", "/initrd"}
+	s.Reads = []string{"/kernel", "/disk0", "/disk1", "/initrd", "/dev/urandom", "/dev/net/tun"}
+	spec.Network = &vmm.NIC{MAC: "52:54:00:00:00:01", MTU: 1500}
 	start(t, s.driver(t), spec, io.Discard)
 	var st syscall.Stat_t
 	if err := syscall.Stat(base, &st); err != nil || st.Mode&0o777 != 0o400 || os.Geteuid() == 0 && st.Uid != 12345 {

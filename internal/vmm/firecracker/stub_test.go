@@ -52,6 +52,7 @@ type stub struct {
 func sound() stub { return stub{Version: "1.12.1", Dies: -1, Ends: -1} }
 
 func TestMain(m *testing.M) {
+	syscall.Umask(0o077) // as a keeper's
 	switch {
 	case len(os.Args) > 1 && os.Args[1] == cell.Command:
 		if cell.Main() != nil {
