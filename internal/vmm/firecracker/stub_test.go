@@ -217,6 +217,7 @@ func (s stub) answer(w http.ResponseWriter, r *http.Request, log *os.File) {
 		w.WriteHeader(http.StatusNoContent)
 	case string(body) == `{"action_type":"InstanceStart"}`:
 		w.WriteHeader(http.StatusNoContent)
+		must(http.NewResponseController(w).Flush()) // no guest is quicker than the answer
 		go s.run(log)
 	default:
 		w.WriteHeader(http.StatusNoContent)
@@ -239,9 +240,10 @@ func (s stub) run(log *os.File) {
 	if s.Breaks != nil {
 		must(json.NewEncoder(os.Stdout).Encode(s.Breaks.inside()))
 	}
+	time.Sleep(20 * time.Millisecond) // as long as it takes to be read
 	fmt.Print(s.Console)
 	if s.Ends >= 0 {
-		time.Sleep(20 * time.Millisecond) // as long as the answer to the start takes
+		time.Sleep(20 * time.Millisecond)
 		os.Exit(s.Ends)
 	}
 }
