@@ -37,7 +37,7 @@ type VM struct {
 	FailedUnits []string `json:"failed_units,omitempty"`
 	// Warnings are parts of the guest's boot that failed without stopping it.
 	Warnings           []string     `json:"warnings,omitempty"`
-	RootDisk           string       `json:"root_disk"` // overlay, reflink
+	RootDisk           string       `json:"root_disk"` // overlay, reflink, dm-snapshot
 	RootDiskReason     string       `json:"root_disk_reason,omitempty"`
 	VCPUs              int          `json:"vcpus"`
 	MemoryBytes        int64        `json:"memory_bytes"`
@@ -107,7 +107,7 @@ type CreateVM struct {
 	MemoryBytes        int64             `json:"memory_bytes,omitempty"`
 	DiskBytes          int64             `json:"disk_bytes,omitempty"`
 	SystemOverlayBytes int64             `json:"system_overlay_bytes,omitempty"`
-	RootDisk           string            `json:"root_disk,omitempty"`   // auto, overlay, reflink
+	RootDisk           string            `json:"root_disk,omitempty"`   // auto, overlay, reflink, dm-snapshot
 	Network            string            `json:"network,omitempty"`     // user, none
 	Driver             string            `json:"driver,omitempty"`      // auto, qemu
 	Accelerator        string            `json:"accelerator,omitempty"` // auto, kvm, tcg

@@ -46,7 +46,6 @@ func TestRefusals(t *testing.T) {
 		{"vm create --network bridge", 8, "cannot use network bridge"},
 		{"vm create --network lan", 2, "want user or none"},
 		{"vm create --driver xen", 2, "want auto, firecracker or qemu"},
-		{"vm create --root-disk dm-snapshot", 8, "cannot use root disk dm-snapshot"},
 		{"vm create --accel hvf", 2, "want auto, kvm or tcg"},
 		{"vm create --pull sometimes", 2, "want missing, always or never"},
 		{"vm create --memory 4", 2, "did you mean 4G?\nhint: banger vm create --memory 4G"},

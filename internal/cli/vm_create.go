@@ -36,9 +36,8 @@ func (f *createFlags) add(a *app, cmd *cobra.Command) {
 	fs.VarPF(memory, "mem", "m", "").Hidden = true
 	fs.Var(diskFlag(&r.DiskBytes), "disk-size", "size of the work disk, the home (default 8G, sparse)")
 	fs.Var(diskFlag(&r.SystemOverlayBytes), "system-overlay-size", "room for changes to the image's files (default 8G, sparse)")
-	fs.Var(&choice{value: &r.RootDisk, allowed: []string{"auto", "overlay", "reflink"}, refused: map[string]string{
-		"dm-snapshot": "cannot use root disk dm-snapshot: not in this version",
-	}}, "root-disk", "how the root shares the image: overlay in the guest, or reflink, a copy sharing its blocks (default auto: overlay)")
+	fs.Var(&choice{value: &r.RootDisk, allowed: []string{"auto", "overlay", "reflink", "dm-snapshot"}}, "root-disk",
+		"how the root shares the image: overlay in the guest; reflink, a copy sharing its blocks; dm-snapshot, by device-mapper (default auto: overlay)")
 	fs.Var(&choice{value: &r.Network, allowed: []string{"user", "none"}, refused: map[string]string{
 		"bridge": "cannot use network bridge: not in this version",
 	}}, "network", "network (default user)")

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/host/mapper"
 	"github.com/bangervm/banger/internal/image"
 	"github.com/bangervm/banger/internal/kernel"
 	"github.com/bangervm/banger/internal/oci"
@@ -37,6 +38,19 @@ type vmKernels struct{ *kernel.Manager }
 
 func (k vmKernels) Resolve(ctx context.Context, name, pull string, report vm.Report) (store.Kernel, error) {
 	return k.Manager.Resolve(ctx, name, pull, report)
+}
+
+// vmSnapshots makes root disks with device-mapper.
+type vmSnapshots struct{ *mapper.Mapper }
+
+func (vmSnapshots) ChangesSize(bytes int64) int64 { return mapper.ChangesSize(bytes) }
+
+func (s vmSnapshots) Open(ctx context.Context, id, base, changes string, bytes int64) (string, io.Closer, error) {
+	d, err := s.Mapper.Open(ctx, id, base, changes, bytes)
+	if err != nil {
+		return "", nil, err
+	}
+	return d.Path, d, nil
 }
 
 type httpVMs struct{ *vm.Manager }

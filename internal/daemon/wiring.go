@@ -18,6 +18,7 @@ import (
 	"github.com/bangervm/banger/internal/guestbin"
 	"github.com/bangervm/banger/internal/host"
 	"github.com/bangervm/banger/internal/host/cgroup"
+	"github.com/bangervm/banger/internal/host/mapper"
 	"github.com/bangervm/banger/internal/image"
 	"github.com/bangervm/banger/internal/initramfs"
 	"github.com/bangervm/banger/internal/kernel"
@@ -122,7 +123,7 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 			key, err := keys.Key()
 			return guestapi.AuthorizedKey{Key: key.Line, Fingerprint: key.Fingerprint}, err
 		},
-		Host: world, Accel: choice, Network: user.ForGuest(),
+		Host: world, Snapshots: vmSnapshots{mapper.New(o.Layout.State)}, Accel: choice, Network: user.ForGuest(),
 		Defaults: vm.Defaults{
 			Image: o.Config.DefaultImageName, Driver: o.Config.Driver, Accelerator: o.Config.Accel, Network: o.Config.Network,
 			VCPUs: o.Config.VMDefaults.VCPU, MemoryBytes: o.Config.VMDefaults.Memory,

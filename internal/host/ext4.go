@@ -128,11 +128,11 @@ func (h *Real) OwnExt4(ctx context.Context, path string, size int64) error {
 	if s.journal && !s.readOnly && s.size+unfit > size {
 		return nil
 	}
-	commands := [][]string{
-		{tune, "-O", "^read-only", path},
-		{check, "-f", "-p", path},
-		{resize, path},
+	var commands [][]string
+	if s.readOnly {
+		commands = append(commands, []string{tune, "-O", "^read-only", path})
 	}
+	commands = append(commands, []string{check, "-f", "-p", path}, []string{resize, path})
 	if !s.journal {
 		commands = append(commands, []string{tune, "-J", fmt.Sprintf("size=%d", journalMiB(size)), path})
 	}

@@ -19,8 +19,8 @@ type Fake struct {
 	Boot      string
 	Missing   map[string]bool // tools that are not there
 	Clones    bool            // files can be cloned
-	// Fail, when set, is asked before MakeExt4, GrowExt4, CloneExt4, Signal and RemoveGroup, by
-	// their names; an error is returned instead of doing it.
+	// Fail, when set, is asked before MakeExt4, GrowExt4, CloneExt4, OwnExt4, Signal
+	// and RemoveGroup, by their names; an error is returned instead of doing it.
 	Fail func(name, object string) error
 
 	mu        sync.Mutex
@@ -127,6 +127,11 @@ func (f *Fake) CloneExt4(_ context.Context, from, to string, size int64) error {
 	}
 	defer func() { _ = file.Close() }()
 	return file.Truncate(size)
+}
+
+// OwnExt4 finds all as it should be.
+func (f *Fake) OwnExt4(_ context.Context, path string, _ int64) error {
+	return f.failing("OwnExt4", path)
 }
 
 // AddProcess makes a process exist; RemoveProcess ends it.

@@ -212,6 +212,7 @@ type VMDir struct{ State, Run string }
 
 func (d VMDir) SystemDisk() string   { return filepath.Join(d.State, "system.ext4") } // cloned
 func (d VMDir) RootDisk() string     { return filepath.Join(d.State, "root.ext4") }   // cloned; in place of the system disk, with reflink
+func (d VMDir) RootChanges() string  { return filepath.Join(d.State, "root.cow") }    // the same, with dm-snapshot: what differs from the image
 func (d VMDir) WorkDisk() string     { return filepath.Join(d.State, "work.ext4") }   // cloned
 func (d VMDir) Initrd() string       { return filepath.Join(d.State, "initrd.img") }  // made anew at each start
 func (d VMDir) ConsoleLog() string   { return filepath.Join(d.State, "console.log") } // rotated to console.log.1

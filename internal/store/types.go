@@ -33,7 +33,7 @@ type VM struct {
 	Init               string `json:"init"`                 // agent or image: what the next start uses
 	InitAsked          string `json:"init_asked,omitempty"` // auto, agent, image; empty: auto
 	InitReason         string `json:"init_reason,omitempty"`
-	RootDisk           string `json:"root_disk"` // overlay, reflink
+	RootDisk           string `json:"root_disk"` // overlay, reflink, dm-snapshot
 	RootDiskReason     string `json:"root_disk_reason,omitempty"`
 
 	Env        []string `json:"env,omitempty"`

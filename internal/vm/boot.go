@@ -47,17 +47,23 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 	if err := m.prepare(ctx, rec, dir, root, spec, choice.Serials, token); err != nil {
 		return rec, false, err
 	}
+	strategy := m.rootOf(rec.RootDisk)
+	hold, err := strategy.open(ctx, rec.ID, root, strategy.file(dir), rec.SystemOverlayBytes, spec.Disks)
+	if err != nil {
+		return rec, false, err
+	}
 	op.Stage("booting")
 	keeper, err := m.d.Keepers.Launch(ctx, dir, Boot{
 		Spec: spec, Driver: choice.Driver, Network: rec.Network, Token: token,
 	})
+	_ = hold.Close() // the VMM has it, or nobody needs it
 	if err != nil {
-		return rec, false, err
+		return rec, false, both(err, strategy.release(ctx, rec.ID))
 	}
 	r := &running{keeper: keeper, guest: m.d.Guest(keeper), gone: make(chan struct{})}
 	r.handle = handle{
 		VMID: rec.ID, HostBoot: m.d.Host.BootID(), StartedAt: m.now(), Driver: choice.Driver,
-		Accelerator: string(choice.Accelerator), ImageID: rec.ImageID, VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes,
+		Accelerator: string(choice.Accelerator), ImageID: rec.ImageID, RootDisk: rec.RootDisk, VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes,
 	}
 	if err := m.adopt(ctx, mc, r, dir); err != nil {
 		return rec, true, both(err, m.put(ctx, mc, r, causeBoot))
@@ -184,7 +190,8 @@ func (m *Manager) rootDisk(ctx context.Context, rec store.VM, dir layout.VMDir, 
 	if root.small(path, rec.SystemOverlayBytes) {
 		return root.grow(ctx, path, rec.SystemOverlayBytes)
 	}
-	return m.disk(rec, path, func(made string) error { return root.make(ctx, base, made, rec.SystemOverlayBytes) })
+	whole := func() error { return m.diskWhole("start", rec, path, root.damage) }
+	return m.disk(rec, path, whole, func(made string) error { return root.make(ctx, base, made, rec.SystemOverlayBytes) })
 }
 
 func (m *Manager) workDisk(ctx context.Context, rec store.VM, dir layout.VMDir) error {
@@ -192,19 +199,20 @@ func (m *Manager) workDisk(ctx context.Context, rec store.VM, dir layout.VMDir) 
 	if grows(path, rec.DiskBytes) {
 		return m.d.Host.GrowExt4(ctx, path, rec.DiskBytes)
 	}
-	return m.disk(rec, path, func(made string) error { return m.d.Host.MakeExt4(ctx, made, rec.DiskBytes) })
+	whole := func() error { return m.workDiskWhole("start", rec, dir) }
+	return m.disk(rec, path, whole, func(made string) error { return m.d.Host.MakeExt4(ctx, made, rec.DiskBytes) })
 }
 
 // disk makes a disk that is not there. It is made only for a VM that never ran: a
 // later one is somebody's data, and a new one in its place would hide the loss. A
 // new one is renamed into place, so that a half-made file system is never taken
 // for a whole one.
-func (m *Manager) disk(rec store.VM, path string, fill func(made string) error) error {
+func (m *Manager) disk(rec store.VM, path string, whole func() error, fill func(made string) error) error {
 	if size(path) > 0 {
 		return nil
 	}
 	if rec.StartedAt != nil {
-		return m.diskWhole("start", rec, path)
+		return whole()
 	}
 	made := path + ".new"
 	if err := removeFiles(made); err != nil { // of a start that was cut off

@@ -77,7 +77,7 @@ func (m *Manager) erase(ctx context.Context, id, why string) error {
 		// A record that cannot be read can still be deleted.
 		m.d.Log.Warn("deleting a vm whose record cannot be read", "vm", id, "error", err)
 	}
-	err = m.eraseParts(ctx, mc)
+	err = m.eraseParts(ctx, mc, m.rootOf(rec.RootDisk))
 	if err == nil {
 		err = m.d.Store.DeleteVM(ctx, id)
 		if api.KindOf(err) == api.KindNotFound {
@@ -101,7 +101,7 @@ func (m *Manager) erase(ctx context.Context, id, why string) error {
 	return nil
 }
 
-func (m *Manager) eraseParts(ctx context.Context, mc *machine) error {
+func (m *Manager) eraseParts(ctx context.Context, mc *machine, root rootStrategy) error {
 	dir := m.d.Layout.VM(mc.id)
 	if r := mc.current(); r != nil {
 		if err := m.put(ctx, mc, r, causeRemove); err != nil {
@@ -110,6 +110,9 @@ func (m *Manager) eraseParts(ctx context.Context, mc *machine) error {
 	}
 	if err := both(m.clearAfterKeeper(dir, mc.id), os.RemoveAll(dir.Run)); err != nil {
 		return api.Errorf(diskKind(err), "cannot remove its files: %w", err)
+	}
+	if err := root.release(ctx, mc.id); err != nil {
+		return err
 	}
 	// Letting go of the disks' blocks takes the file system a while: nobody
 	// waits for it. What is in the staging folder is removed at the latest by

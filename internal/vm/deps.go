@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"syscall"
@@ -30,9 +31,10 @@ type Deps struct {
 	Initrd func(ctx context.Context, path string, kernel layout.KernelDir, config guestapi.Config) error
 	// SSHKey is the key to authorise in every home, asked at each start; nil
 	// stands for none.
-	SSHKey func() (guestapi.AuthorizedKey, error)
-	Host   Host
-	Accel  Accel
+	SSHKey    func() (guestapi.AuthorizedKey, error)
+	Host      Host
+	Snapshots Snapshots
+	Accel     Accel
 	// Network is what eth0 of a guest in mode user is set up with; its Mode is
 	// ignored.
 	Network  guestapi.Network
@@ -106,6 +108,9 @@ type Host interface {
 	// CloneExt4 makes the file to a writable copy of the image in from, of so many
 	// bytes, that shares the blocks which are not changed.
 	CloneExt4(ctx context.Context, from, to string, bytes int64) error
+	// OwnExt4 makes a writable file system of an image's, fitted to its disk of so
+	// many bytes; it does nothing where that was done.
+	OwnExt4(ctx context.Context, path string, bytes int64) error
 	// ProcessStart is when a process began, in ticks since the host's boot;
 	// false when there is none.
 	ProcessStart(pid int) (uint64, bool)
@@ -114,6 +119,28 @@ type Host interface {
 	// RemoveGroup removes the control group of that name, with what runs in it;
 	// none is no error.
 	RemoveGroup(name string) error
+}
+
+// Snapshots makes root disks with device-mapper; *mapper.Mapper is the real one,
+// behind the wiring's small wrapper.
+type Snapshots interface {
+	// Check says with an error why there are none here.
+	Check() error
+	// CheckFolder says with an error why their changes cannot be kept there.
+	CheckFolder(dir string) error
+	// ChangesSize is the size of the file for all changes of a disk of so many bytes.
+	ChangesSize(bytes int64) int64
+	// MakeChanges makes that file, its room laid aside; GrowChanges makes it larger,
+	// or lays the room aside for a disk that is in use.
+	MakeChanges(path string, bytes int64) error
+	GrowChanges(path string, bytes int64, used bool) error
+	// Damage says what is wrong with it; empty when nothing is to be seen.
+	Damage(path string) (string, error)
+	// Open makes the device of that VM, which lasts until its last user has closed
+	// it; hold is our use of it.
+	Open(ctx context.Context, id, base, changes string, bytes int64) (device string, hold io.Closer, err error)
+	// Release returns when there is no device of that VM.
+	Release(ctx context.Context, id string) error
 }
 
 // Store keeps the durable records; *store.DB is the real one.

@@ -14,22 +14,30 @@ import (
 // disksWhole checks that the disks of a VM that ran before are there and hold
 // what they say they do. A VM that never ran has none yet.
 func (m *Manager) disksWhole(verb string, rec store.VM, dir layout.VMDir) error {
-	var damage error
-	for _, path := range []string{m.rootOf(rec.RootDisk).file(dir), dir.WorkDisk()} {
-		damage = both(damage, m.diskWhole(verb, rec, path))
-	}
-	return damage
+	root := m.rootOf(rec.RootDisk)
+	return both(m.diskWhole(verb, rec, root.file(dir), root.damage), m.workDiskWhole(verb, rec, dir))
 }
 
-func (m *Manager) diskWhole(verb string, rec store.VM, path string) error {
+func (m *Manager) workDiskWhole(verb string, rec store.VM, dir layout.VMDir) error {
+	return m.diskWhole(verb, rec, dir.WorkDisk(), func(path string) (string, error) { return ext4Damage(m.d.Host, path) })
+}
+
+// ext4Damage says what is wrong with an ext4 in a file. A file smaller than its
+// record waits to grow; one smaller than its own file system has lost data.
+func ext4Damage(host Host, path string) (string, error) {
+	spans, err := host.Ext4Size(path)
+	if n := size(path); err == nil && n < spans {
+		return "is cut off at " + bytesText(n) + " of " + bytesText(spans), nil
+	}
+	return "", err
+}
+
+func (m *Manager) diskWhole(verb string, rec store.VM, path string, look func(path string) (string, error)) error {
 	damage := diskThere(rec, path)
 	if damage == "" && rec.StartedAt != nil {
-		// A file smaller than its record waits to grow; one smaller than its own
-		// file system has lost data.
-		if spans, err := m.d.Host.Ext4Size(path); err != nil {
+		var err error
+		if damage, err = look(path); err != nil {
 			return err
-		} else if n := size(path); n < spans {
-			damage = "is cut off at " + bytesText(n) + " of " + bytesText(spans)
 		}
 	}
 	if damage == "" {

@@ -31,6 +31,8 @@ type world struct {
 	host *fakeHost
 	ks   *fakeKeepers
 	im   *fakeImages
+	// snaps are the host's devices, which outlive daemons and go with their users.
+	snaps *fakeSnapshots
 
 	mu     sync.Mutex
 	events []string
@@ -56,6 +58,7 @@ func newWorld(t *testing.T) *world {
 	w.host = &fakeHost{f: w.f, procs: map[int]uint64{}, mem: 64 << 30, free: 64 << 30}
 	w.ks = &fakeKeepers{f: w.f, host: w.host, all: map[string]*fakeKeeper{}, t: t}
 	w.host.ks = w.ks.killPID
+	w.snaps = &fakeSnapshots{f: w.f, devices: map[string]bool{}}
 	w.im = &fakeImages{f: w.f, root: l.Image("img1").RootFS()}
 	for _, p := range []string{l.Image("img1").RootFS(), l.Kernel("k1").VMLinux(), l.Kernel("k1").Modules()} {
 		if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
@@ -91,7 +94,7 @@ func (w *world) boot() {
 	ops := operation.New(db, nil, time.Now, testLog())
 	m := New(Deps{
 		Layout: w.l, Store: faultyStore{db, w.f}, Operations: ops, Images: w.im, Kernels: fakeKernels{w.f},
-		Keepers: w.ks, Host: w.host, Accel: fakeAccel{w.f}, Log: testLog(), Now: time.Now,
+		Keepers: w.ks, Host: w.host, Snapshots: w.snaps, Accel: fakeAccel{w.f}, Log: testLog(), Now: time.Now,
 		Initrd: func(_ context.Context, path string, _ layout.KernelDir, _ guestapi.Config) error {
 			if err := w.f.at("initrd"); err != nil {
 				return err
@@ -434,6 +437,10 @@ func (h *fakeHost) removedGroup(name string) (n int) {
 		}
 	}
 	return n
+}
+
+func (h *fakeHost) OwnExt4(ctx context.Context, path string, _ int64) error {
+	return h.f.atCtx(ctx, "own "+path)
 }
 
 func (h *fakeHost) start() int {

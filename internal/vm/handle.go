@@ -27,6 +27,7 @@ type handle struct {
 	Driver      string    `json:"driver"`
 	Accelerator string    `json:"accelerator"`
 	ImageID     string    `json:"image_id,omitempty"`
+	RootDisk    string    `json:"root_disk,omitempty"`
 	VCPUs       int       `json:"vcpus"` // as booted; the record may say what the next start takes
 	MemoryBytes int64     `json:"memory_bytes"`
 	Sockets     struct {

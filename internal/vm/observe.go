@@ -162,6 +162,10 @@ func (m *Manager) ended(mc *machine, r *running, dir layout.VMDir, exit vmm.Exit
 		}
 	}
 	_ = r.guest.Close() // its link is dead already
+	if err := m.rootOf(r.handle.RootDisk).release(ctx, mc.id); err != nil {
+		// The next start or deletion tries again, and tells its caller.
+		m.d.Log.Error("cannot let go of the root disk of the vm", "vm", mc.id, "error", err)
+	}
 	mc.update(func() { mc.run = nil })
 	close(r.gone)
 	if c == causeRemove || c == causeBoot || err != nil {

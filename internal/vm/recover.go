@@ -88,6 +88,9 @@ func (m *Manager) recoverVM(ctx context.Context, rec store.VM, busy string) erro
 	if err := m.clearAfterKeeper(dir, rec.ID); err != nil {
 		m.d.Log.Warn("cannot clear up after the keeper of the vm", "vm", rec.ID, "error", err)
 	}
+	if err := m.rootOf(rec.RootDisk).release(ctx, rec.ID); err != nil {
+		return err // the next start or deletion tries again
+	}
 	if rec.Status == api.StatusBroken || busy == kindCreate || busy == kindDelete {
 		return nil
 	}
@@ -152,6 +155,7 @@ func (m *Manager) attach(ctx context.Context, dir layout.VMDir, h handle) (Keepe
 // its run was to end with that daemon.
 func (m *Manager) readopt(ctx context.Context, mc *machine, rec store.VM, dir layout.VMDir, h handle, k Keeper, busy string) error {
 	h.VMID, h.HostBoot = rec.ID, m.d.Host.BootID()
+	h.RootDisk = rec.RootDisk
 	h.Driver, h.Accelerator = first(h.Driver, rec.UsedDriver), first(h.Accelerator, rec.UsedAccelerator)
 	if h.StartedAt.IsZero() && rec.StartedAt != nil {
 		h.StartedAt = *rec.StartedAt

@@ -151,7 +151,7 @@ func TestARootOfItsOwnKeepsItsImage(t *testing.T) {
 func TestARootOfItsOwnGrows(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.host.clones = true
+	w.host.clones, w.ks.online = true, true // the VMM could, the guest's kernel not
 	w.must(w.m.Create(bg, api.CreateVM{Name: "web", RootDisk: "reflink"}))
 	path := w.l.VM(w.show("web").ID).RootDisk()
 	two, three := int64(2<<30), int64(3<<30)

@@ -194,6 +194,12 @@ func (m *Manager) doSet(ctx context.Context, op *operation.Op, p verbParams) err
 		}
 	}
 	changed := move.Image.ID != "" && move.Image.ID != rec.ImageID || changes(rec, *p.Set)
+	dir, root := m.d.Layout.VM(p.ID), m.rootOf(rec.RootDisk)
+	if more := p.Set.SystemOverlayBytes; more != nil && root.small(root.file(dir), *more) {
+		if err := root.reserve(root.file(dir), *more); err != nil {
+			return err
+		}
+	}
 	rec, err = m.d.Store.UpdateVM(ctx, p.ID, func(v *store.VM) error {
 		apply(v, *p.Set)
 		move.apply(v)
@@ -202,8 +208,6 @@ func (m *Manager) doSet(ctx context.Context, op *operation.Op, p verbParams) err
 	if err != nil {
 		return err
 	}
-	dir := m.d.Layout.VM(p.ID)
-	root := m.rootOf(rec.RootDisk)
 	if path := root.file(dir); root.small(path, rec.SystemOverlayBytes) {
 		op.Stage("growing the " + guestapi.RoleSystem + " disk")
 		err := m.grow(ctx, mc, guestapi.RoleSystem, rec.SystemOverlayBytes, !root.own(), func() error { return root.grow(ctx, path, rec.SystemOverlayBytes) })

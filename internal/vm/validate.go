@@ -72,7 +72,7 @@ func (m *Manager) checkCreate(r api.CreateVM) error {
 		{"network", r.Network, []string{networkUser, networkNone}},
 		{"driver", r.Driver, []string{auto, "firecracker", "qemu", "fake"}},
 		{"accelerator", r.Accelerator, []string{auto, "kvm", "tcg"}},
-		{"root disk", r.RootDisk, []string{auto, rootOverlay, rootReflink}},
+		{"root disk", r.RootDisk, []string{auto, rootOverlay, rootReflink, rootSnapshot}},
 		{"init", r.Init, []string{auto, initAgent, initImage}},
 	} {
 		if !oneOf(c.allowed, c.got) {

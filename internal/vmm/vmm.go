@@ -56,6 +56,8 @@ type Disk struct {
 	// Fleeting says that nobody asks for the disk after a crash of the host: what
 	// the guest flushes need not reach the host's disk.
 	Fleeting bool `json:"fleeting,omitempty"`
+	// Block says that Path is a block device, not a file.
+	Block bool `json:"block,omitempty"`
 }
 
 // NIC is one network device. Its frames go over a Unix stream socket that the

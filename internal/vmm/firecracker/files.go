@@ -58,15 +58,9 @@ func placesOf(spec vmm.Spec, kvm string, closed bool) (places, []cell.Bind) {
 	for i, d := range spec.Disks {
 		to := fmt.Sprintf("/disk%d", i)
 		in.disks = append(in.disks, to)
-		binds = append(binds, cell.Bind{From: d.Path, To: to, Writable: !d.ReadOnly, Device: isDevice(d.Path)})
+		binds = append(binds, cell.Bind{From: d.Path, To: to, Writable: !d.ReadOnly, Device: d.Block})
 	}
 	return in, binds
-}
-
-// isDevice says whether a disk is a device and no file.
-func isDevice(path string) bool {
-	fi, err := os.Stat(path)
-	return err == nil && fi.Mode()&os.ModeDevice != 0
 }
 
 // static says whether the program needs no other file to run, as the official

@@ -60,10 +60,13 @@ func arguments(spec vmm.Spec, khz int64, cid uint32) []string {
 	// gets no interrupts, so naming the buses is no way to choose an order.)
 	device := func(v map[string]any) { args = append(args, "-device", jsonArg(v)) }
 	for i, d := range spec.Disks {
-		id := diskNode(i)
+		id, file := diskNode(i), "file"
+		if d.Block {
+			file = "host_device"
+		}
 		args = append(args, "-blockdev", jsonArg(map[string]any{
 			"driver": "raw", "node-name": id, "read-only": d.ReadOnly, "discard": "unmap",
-			"file": map[string]any{"driver": "file", "filename": d.Path, "aio": "threads", "discard": "unmap", "cache": map[string]any{"no-flush": d.Fleeting}},
+			"file": map[string]any{"driver": file, "filename": d.Path, "aio": "threads", "discard": "unmap", "cache": map[string]any{"no-flush": d.Fleeting}},
 		}))
 		// A full host disk stops the guest, and no write of its is lost; other
 		// errors are the guest's to handle.
