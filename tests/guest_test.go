@@ -20,6 +20,7 @@ func TestGuestIsAMachineADeveloperExpects(t *testing.T) {
 		"home seeded":  "[ -f /root/.bashrc ] && [ \"$(stat -c %a:%u:%g /root)\" = 700:0:0 ] || ls -la /root",
 		"api mounts":   "for m in proc:/proc sysfs:/sys devtmpfs:/dev devpts:/dev/pts tmpfs:/run cgroup2:/sys/fs/cgroup; do [ \"$(findmnt -no FSTYPE ${m#*:})\" = ${m%:*} ] || echo $m; done",
 		"modules":      "modprobe -n loop || ls /lib/modules",
+		"one device":   "[ $(stat -c %d / /etc/hosts /bin/bash /etc/passwd | sort -u | wc -l) = 1 ] && [ $(du -xs /usr | cut -f1) -gt 100000 ] || stat -c '%d %n' / /etc/hosts /bin/bash",
 		"later ones":   "for i in $(seq 100); do grep -q virtio_balloon /proc/modules && exit; sleep 0.1; done; cat /proc/modules",
 		"no IPv6 made": "[ -z \"$(ip -6 addr show dev eth0)\" ] && ip -6 addr show dev lo | grep -q ::1 || ip -6 addr",
 		"zombies":      "(sh -c 'sleep 0.1 & exec true'); sleep 0.5; ps -eo stat= | grep -c '^Z' | grep -qx 0 || ps ax",

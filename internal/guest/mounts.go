@@ -115,7 +115,8 @@ func firstUse(root string) (bool, error) {
 	return true, unix.Lsetxattr(root, bootedMark, []byte("1"), 0)
 }
 
-// overlayRoot lays the system disk over the image. The two disks' own mounts stay
+// overlayRoot lays the system disk over the image, as one file system also to those
+// who look at device numbers (du -x, tar --one-file-system). The two disks' own mounts stay
 // in the initramfs, where nothing of the guest can see them.
 func (i *initProcess) overlayRoot() error {
 	base, system := i.disks[guestapi.RoleRoot], i.disks[guestapi.RoleSystem]
@@ -143,7 +144,7 @@ func (i *initProcess) overlayRoot() error {
 	if !i.fresh {
 		forgetMountPoints("/system/upper", i.cfg.KernelRelease)
 	}
-	return mount("overlay", "/newroot", "overlay", 0, "lowerdir=/lower,upperdir=/system/upper,workdir=/system/work")
+	return mount("overlay", "/newroot", "overlay", 0, "lowerdir=/lower,upperdir=/system/upper,workdir=/system/work,xino=on")
 }
 
 // leaveInitramfs loads what no command waits for and gives the initramfs's memory
