@@ -263,6 +263,91 @@ func noControlGroup(t *testing.T, why error) {
 	}
 }
 
+// An ordinary user to whom a part of the tree was delegated has the limits too: the
+// keeper moves aside, the VMM gets a group.
+func TestDelegatedControlGroup(t *testing.T) {
+	t.Parallel()
+	switch err := cgroup.Check(); {
+	case err != nil:
+		noControlGroup(t, err)
+		return
+	case os.Geteuid() != 0:
+		return // nobody can delegate anything here
+	}
+	const user = 1000
+	dir, err := os.MkdirTemp("/var/tmp", "banger-delegated")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	program, kernel, run := filepath.Join(dir, "stub-firecracker"), filepath.Join(dir, "kernel"), filepath.Join(dir, "run")
+	if err := os.Rename(sound().install(t), program); err != nil {
+		if out, err := exec.Command("cp", sound().install(t), program).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	part := fmt.Sprintf("/sys/fs/cgroup/banger-test-%d", os.Getpid())
+	for _, err := range []error{os.WriteFile(kernel, nil, 0o600), os.Mkdir(run, 0o700), os.Mkdir(part, 0o755)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{
+		dir, program, kernel, run, part, part + "/cgroup.procs", part + "/cgroup.subtree_control", part + "/cgroup.threads",
+	} {
+		if err := os.Chown(path, user, user); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fd, err := os.Open(part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fd.Close()
+	cmd := exec.Command(program, "keeper", program, kernel, run)
+	cmd.Args[0] = "keeper" // and no stub
+	cmd.Dir = "/"
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: user, Gid: user}, UseCgroupFD: true, CgroupFD: int(fd.Fd()),
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	_, scanErr := fmt.Fscan(out, &pid)
+	if scanErr == nil {
+		group := groupOf(t, pid)
+		if group != part+"/banger/t" {
+			t.Errorf("the VMM is in group %s", group)
+		}
+		if b, err := os.ReadFile(group + "/pids.max"); err != nil || string(b) != "17\n" {
+			t.Errorf("pids.max is %q, %v", b, err)
+		}
+		if got := groupOf(t, cmd.Process.Pid); got != part+"/banger-daemon" {
+			t.Errorf("the keeper is in group %s", got)
+		}
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if scanErr != nil {
+		t.Fatalf("the keeper says nothing: %v", scanErr)
+	}
+	for _, group := range []string{"/banger/t", "/banger", "/banger-daemon", ""} {
+		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+			if err := syscall.Rmdir(part + group); err == nil {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatalf("%s%s stays: %v", part, group, err)
+			}
+		}
+	}
+}
+
 // A VMM that takes more memory than it may is ended, and that is told.
 func TestMemoryLimit(t *testing.T) {
 	t.Parallel()

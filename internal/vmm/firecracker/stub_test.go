@@ -58,6 +58,8 @@ func TestMain(m *testing.M) {
 		if cell.Main() != nil {
 			os.Exit(1)
 		}
+	case os.Args[0] == "keeper":
+		beKeeper(os.Args[2:])
 	case os.Args[0] == programName || strings.HasPrefix(filepath.Base(os.Args[0]), "stub-"):
 		beStub()
 	case len(os.Args) > 1 && os.Args[1] == "keeper":
