@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"sync"
 	"time"
 
 	"github.com/bangervm/banger/api"
@@ -44,9 +43,7 @@ type Driver struct {
 	// spare is what Firecracker may map beside the guest's memory, in bytes.
 	spare uint64
 
-	mu      sync.Mutex
-	checked child.Identity // the program that version is of
-	version vmm.Version
+	version child.Version
 }
 
 // New makes a driver. It looks at nothing yet.

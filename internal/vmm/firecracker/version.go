@@ -1,17 +1,13 @@
 package firecracker
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os/exec"
 	"regexp"
 	"strconv"
-	"time"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/vmm"
-	"github.com/bangervm/banger/internal/vmm/child"
 )
 
 // version of Firecracker.
@@ -80,37 +76,17 @@ func (d *Driver) Check(ctx context.Context) (vmm.Version, error) {
 	if err != nil {
 		return vmm.Version{}, err
 	}
-	id, err := child.Identify(path)
-	if err != nil {
-		return vmm.Version{}, api.Errorf(api.KindUnavailable, "cannot look at Firecracker: %w", err).WithHint(fetchHint)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.checked == id {
-		return d.version, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, path, "--version")
-	cmd.Stdout = &child.Limited{W: &out, Left: 4 << 10}
-	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
-		return vmm.Version{}, api.Errorf(api.KindUnavailable, "cannot run %s --version: %w", path, err).WithHint(fetchHint)
-	}
-	var v version
-	m := versionLine.FindSubmatch(out.Bytes())
-	ok := m != nil
-	if ok {
-		v, ok = parseVersion(string(m[1]))
-	}
-	if !ok {
-		return vmm.Version{}, api.Errorf(api.KindUnsupported, "cannot use %s: what it prints for --version is not Firecracker's", path).WithHint(fetchHint)
-	}
-	note, err := v.usable(path)
-	if err != nil {
-		return vmm.Version{}, err
-	}
-	d.checked, d.version = id, vmm.Version{Program: path, Text: v.String(), Note: note}
-	return d.version, nil
+	return d.version.Check(ctx, path, "Firecracker", fetchHint, func(out []byte) (vmm.Version, error) {
+		var v version
+		m := versionLine.FindSubmatch(out)
+		ok := m != nil
+		if ok {
+			v, ok = parseVersion(string(m[1]))
+		}
+		if !ok {
+			return vmm.Version{}, api.Errorf(api.KindUnsupported, "cannot use %s: what it prints for --version is not Firecracker's", path).WithHint(fetchHint)
+		}
+		note, err := v.usable(path)
+		return vmm.Version{Program: path, Text: v.String(), Note: note}, err
+	})
 }

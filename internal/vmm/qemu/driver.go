@@ -3,7 +3,6 @@ package qemu
 import (
 	"log/slog"
 	"os/exec"
-	"sync"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/guestapi"
@@ -29,9 +28,7 @@ type Driver struct {
 	log    *slog.Logger
 	tsc    tscSample // taken early, so that a start need not wait
 
-	mu      sync.Mutex
-	checked child.Identity // the program that version is of
-	version vmm.Version
+	version child.Version
 }
 
 // New makes a driver. It looks at nothing yet.

@@ -1,16 +1,12 @@
 package qemu
 
 import (
-	"bytes"
 	"context"
-	"os/exec"
 	"regexp"
 	"strconv"
-	"time"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/vmm"
-	"github.com/bangervm/banger/internal/vmm/child"
 	"github.com/bangervm/banger/internal/vmm/qemu/qmp"
 )
 
@@ -39,31 +35,14 @@ func (d *Driver) Check(ctx context.Context) (vmm.Version, error) {
 	if err != nil {
 		return vmm.Version{}, err
 	}
-	id, err := child.Identify(path)
-	if err != nil {
-		return vmm.Version{}, api.Errorf(api.KindUnavailable, "cannot look at QEMU: %w", err).WithHint(installHint)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.checked == id {
-		return d.version, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // an emulated or busy host is slow to load it
-	defer cancel()
-	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, path, "--version")
-	cmd.Stdout = &child.Limited{W: &out, Left: 4 << 10}
-	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
-		return vmm.Version{}, api.Errorf(api.KindUnavailable, "cannot run %s --version: %w", path, err).WithHint(installHint)
-	}
-	v, ok := parseVersion(out.Bytes())
-	if !ok {
-		return vmm.Version{}, api.Errorf(api.KindUnsupported, "cannot use %s: what it prints for --version is not QEMU's", path).WithHint(installHint)
-	}
-	if v.Less(oldest) {
-		return vmm.Version{}, api.Errorf(api.KindUnsupported, "cannot use %s: version %s is older than %d.%d", path, v, oldest.Major, oldest.Minor).WithHint(installHint)
-	}
-	d.checked, d.version = id, vmm.Version{Program: path, Text: v.String()}
-	return d.version, nil
+	return d.version.Check(ctx, path, "QEMU", installHint, func(out []byte) (vmm.Version, error) {
+		v, ok := parseVersion(out)
+		if !ok {
+			return vmm.Version{}, api.Errorf(api.KindUnsupported, "cannot use %s: what it prints for --version is not QEMU's", path).WithHint(installHint)
+		}
+		if v.Less(oldest) {
+			return vmm.Version{}, api.Errorf(api.KindUnsupported, "cannot use %s: version %s is older than %d.%d", path, v, oldest.Major, oldest.Minor).WithHint(installHint)
+		}
+		return vmm.Version{Program: path, Text: v.String()}, nil
+	})
 }
