@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -185,6 +186,18 @@ func TestExecStreams(t *testing.T) {
 		r = h.bangerIn(bytes.NewReader(data), "vm", "exec", "x", "sha256sum")
 		if !strings.HasPrefix(r.stdout, hex.EncodeToString(sum[:])) {
 			t.Errorf("%v", r)
+		}
+	})
+	t.Run("what was written last", func(t *testing.T) { // by one that ends at once, into a pipe that nobody has read yet
+		want := sha256.New()
+		for i := range 9000 {
+			fmt.Fprintln(want, i+1)
+		}
+		for range 10 {
+			sum := sha256.Sum256([]byte(h.ok("vm", "exec", "x", "seq", "1", "9000").stdout))
+			if !bytes.Equal(sum[:], want.Sum(nil)) {
+				t.Fatal("bytes were lost")
+			}
 		}
 	})
 	t.Run("environment, folder and user", func(t *testing.T) {

@@ -134,6 +134,35 @@ func TestRegisteredFilesAreNoticedWhenChanged(t *testing.T) {
 	}
 }
 
+// One that changed in secret is not taken over as what was registered.
+func TestAChangedFileIsNotPromoted(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, t.TempDir())
+	path := userFile(t, t.TempDir(), "root.ext4", "mine")
+	i, aerr := f.register(t, api.RegisterImage{Root: path, Name: "mine"})
+	if aerr != nil {
+		t.Fatal(aerr)
+	}
+	fi, err := os.Stat(path)
+	pulltest.Must(t, err)
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	pulltest.Must(t, err)
+	_, err = file.WriteAt([]byte("changed"), fi.Size()-100)
+	pulltest.Must(t, err)
+	pulltest.Must(t, file.Close())
+	pulltest.Must(t, os.Chtimes(path, time.Time{}, fi.ModTime()))
+	op, err := f.Promote(t.Context(), "mine", api.PromoteImage{})
+	pulltest.Must(t, err)
+	if p, aerr := f.end(t, op); aerr == nil || !strings.Contains(aerr.Message, "changed since it was registered") {
+		t.Errorf("%+v %v", p, aerr)
+	}
+	rec, err := f.Resolve(t.Context(), "mine", "never", nil)
+	if err != nil || rec.ID != i.ID || rec.Kind != KindRegistered {
+		t.Errorf("%+v %v", rec, err)
+	}
+	f.NothingLeft(t)
+}
+
 func TestPromotedImagesNeedTheFileNoMore(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, t.TempDir())
@@ -374,9 +403,11 @@ func TestPruneTakesWhatNothingUses(t *testing.T) {
 	if p, err := f.Prune(t.Context(), api.PruneImages{}); err != nil || len(p.Images) != 0 || p.Blobs != 0 || p.FreedBytes != 0 {
 		t.Errorf("again: %+v %v", p, err)
 	}
-	p, err := f.Prune(t.Context(), api.PruneImages{All: true})
-	if err != nil || len(p.Images) != 3 {
-		t.Errorf("all: %+v %v", p, err)
+	for _, dry := range []bool{true, false} {
+		p, err := f.Prune(t.Context(), api.PruneImages{All: true, DryRun: dry})
+		if err != nil || len(p.Images) != 3 || there(images["named"]) != dry {
+			t.Errorf("all, dry %v: %+v %v", dry, p, err)
+		}
 	}
 	for v, want := range map[string]bool{"used": true, "named": false, "lost-but-used": true} {
 		if there(images[v]) != want {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -620,7 +621,13 @@ func TestADaemonKilledInADeleteLeavesNothing(t *testing.T) {
 	// A folder that only lacks a record is not touched: the store may be another.
 	stranger := f.L.Image("0123456789abcdef").Dir
 	pulltest.Must(t, os.Mkdir(stranger, 0o700))
+	// Files that were moved aside already.
+	aside := filepath.Join(f.L.Staging(), "image-deleted-fedcba9876543210")
+	pulltest.Must(t, os.MkdirAll(aside, 0o700))
 	pulltest.Must(t, f.Recover(t.Context()))
+	if _, err := os.Stat(aside); !os.IsNotExist(err) {
+		t.Errorf("what was moved aside: %v", err)
+	}
 	if _, err := os.Stat(f.L.Image(gone.ID).Dir); !os.IsNotExist(err) {
 		t.Errorf("the deleted: %v", err)
 	}

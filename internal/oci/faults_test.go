@@ -100,6 +100,17 @@ func TestADownloadGoesOnWhereItBrokeOff(t *testing.T) {
 // Fault is short for the table.
 type Fault = ocitest.Fault
 
+// What comes beyond the size that was said fills no disk: the connection is closed.
+func TestADownloadThatNeverEnds(t *testing.T) {
+	t.Parallel()
+	proxy, layer := faulty(t, func(int64, *http.Request) ocitest.Fault { return Fault{Endless: true} })
+	_, err := impatient(t, func(*Options) {}).Fetch(context.Background(), parse(t, proxy.Ref("app:1")), nil)
+	wantError(t, err, api.KindUnavailable, "", "sent damaged data", "layer "+ocitest.DigestOf(layer.Blob))
+	if n := proxy.BodyBytes(); n > 64<<20 { // some wait in the sockets
+		t.Errorf("it took %d bytes of a layer of %d", n, len(layer.Blob))
+	}
+}
+
 func TestADownloadThatCannotBeDone(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

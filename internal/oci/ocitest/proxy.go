@@ -19,6 +19,7 @@ type Fault struct {
 	Stall   int64  // nothing more comes after so many bytes; -1: not even a header
 	Corrupt bool   // one byte in the middle is another
 	Longer  bool   // a byte more comes than should
+	Endless bool   // far more comes: 256 MiB, where they are taken
 	NoRange bool   // asked for a part, it gives all
 	Shift   bool   // asked for a part, it gives one that begins a byte too early, and says so
 	// Slow is the pause after each 64 KiB.
@@ -125,7 +126,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	for k, v := range resp.Header {
-		if _, set := f.Header[k]; !set && (k != "Content-Length" || !f.Longer) {
+		if _, set := f.Header[k]; !set && (k != "Content-Length" || !f.Longer && !f.Endless) {
 			w.Header()[k] = v
 		}
 	}
@@ -177,6 +178,14 @@ func (p *Proxy) copy(w http.ResponseWriter, r *http.Request, body io.Reader, len
 		if err != nil {
 			if f.Longer {
 				_, _ = w.Write([]byte{0})
+			}
+			for more := 0; f.Endless && more < 256<<20; more += len(buf) {
+				if _, err := w.Write(buf); err != nil {
+					return
+				}
+				p.mu.Lock()
+				p.bodyBytes += int64(len(buf))
+				p.mu.Unlock()
 			}
 			return
 		}
