@@ -59,14 +59,21 @@ func TestBadFlagsSayTheCauseAndTheNextStep(t *testing.T) {
 func TestErrorsAsJSON(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
-	r := h.fails(3, nil, "vm", "show", "nope", "--json")
-	var reply api.ErrorReply
-	if err := json.Unmarshal([]byte(r.stderr), &reply); err != nil || reply.Error.Kind != api.KindNotFound || strings.Count(r.stderr, "\n") != 1 {
-		t.Errorf("%v: %v", err, r)
+	expect := func(code int, kind api.Kind, args ...string) {
+		t.Helper()
+		r := h.fails(code, nil, args...)
+		var reply api.ErrorReply
+		if err := json.Unmarshal([]byte(r.stderr), &reply); err != nil || reply.Error.Kind != kind || strings.Count(r.stderr, "\n") != 1 {
+			t.Errorf("%v: %v", err, r)
+		}
+		if r.stdout != "" {
+			t.Errorf("stdout must be empty: %v", r)
+		}
 	}
-	if r.stdout != "" {
-		t.Errorf("stdout must be empty: %v", r)
-	}
+	expect(3, api.KindNotFound, "vm", "show", "nope", "--json")
+	expect(2, api.KindInvalid, "vm", "show", "nope", "--no-such-flag", "--json") // what is wrong is a flag
+	h.env = append(h.env, "BANGER_ERROR_FORMAT=json")
+	expect(3, api.KindNotFound, "vm", "show", "nope")
 }
 
 func TestUnknownConfigurationKeyNamesTheLine(t *testing.T) {

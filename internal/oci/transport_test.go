@@ -96,6 +96,23 @@ func TestRedirects(t *testing.T) {
 			t.Errorf("%s: %v", base, err)
 		}
 	}
+
+	// A registry elsewhere does not send us to what listens here.
+	at := func(u string) *http.Request {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, u, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for _, here := range []string{"http://127.0.0.1:5000/", "http://localhost/", "http://[::1]:1/"} {
+		if err := checkRedirect(at(here), []*http.Request{at("https://registry.test/v2/")}); err == nil {
+			t.Errorf("from a registry elsewhere to %s", here)
+		}
+		if err := checkRedirect(at(here), []*http.Request{at("http://127.0.0.1:5001/v2/")}); err != nil {
+			t.Errorf("from a registry here to %s: %v", here, err)
+		}
+	}
 }
 
 func TestMirrors(t *testing.T) {
