@@ -243,13 +243,15 @@ func TestOffline(t *testing.T) {
 // nobody for ever.
 func TestAStalledCatalog(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t, Place{Name: "far", At: at})
+	f := newFixture(t, Place{Name: "far", At: at}, Place{Name: "near", At: at + "?near"})
 	f.set(at, listing("app"))
+	f.set(at+"?near", listing("other"))
 	f.List(t.Context(), Images, false)
 	f.stall, f.asks = make(chan struct{}), make(chan struct{}, 10)
 	done := make(chan struct{})
 	go func() { f.List(t.Context(), Images, true); close(done) }()
 	<-f.asks
+	<-f.asks // nor does it keep the other from being asked
 	for _, name := range []string{"debian-bookworm", "app"} {
 		if _, err := f.Find(t.Context(), Images, name); err != nil {
 			t.Errorf("%s: %v", name, err)

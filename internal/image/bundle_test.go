@@ -164,6 +164,32 @@ func TestABundleIsWrittenAndPulled(t *testing.T) {
 	f.NothingLeft(t)
 }
 
+// The content counts, all of it: nobody's image stands for another's.
+func TestDigestOfABundlesImage(t *testing.T) {
+	t.Parallel()
+	member := func(name, digest string) bundle.Member { return bundle.Member{Name: name, Digest: "sha256:" + digest} }
+	seen := map[string]string{}
+	for name, c := range map[string]struct {
+		d       bundled
+		members []bundle.Member
+	}{
+		"one":            {bundled{}, []bundle.Member{member(memberRoot, "a")}},
+		"another root":   {bundled{}, []bundle.Member{member(memberRoot, "b")}},
+		"a seed":         {bundled{}, []bundle.Member{member(memberRoot, "a"), member(memberSeed, "a")}},
+		"another seed":   {bundled{}, []bundle.Member{member(memberRoot, "a"), member(memberSeed, "b")}},
+		"another config": {bundled{Config: api.ImageConfig{User: "web"}}, []bundle.Member{member(memberRoot, "a")}},
+	} {
+		digest, err := c.d.digestOf(bundle.Manifest{Members: c.members})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other := seen[digest]; other != "" {
+			t.Errorf("%s and %s have the same digest", name, other)
+		}
+		seen[digest] = name
+	}
+}
+
 func TestABundleWithItsKernel(t *testing.T) {
 	t.Parallel()
 	b, _ := makeBundle(t, api.BundleImage{WithKernel: true})

@@ -506,3 +506,22 @@ func TestID(t *testing.T) {
 		}
 	}
 }
+
+// What would steer the guest's own overlay does not come from a layer.
+func TestAttributesOfTheOverlayStayOut(t *testing.T) {
+	t.Parallel()
+	hostile := folder("etc")
+	hostile.PAXRecords = map[string]string{"SCHILY.xattr.trusted.overlay.opaque": "y", "SCHILY.xattr.user.harmless": "v"}
+	path := filepath.Join(t.TempDir(), "x")
+	if _, _, err := Write(t.Context(), path, [16]byte{}, stack(t, []m{hostile}), Limits{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Names of attributes lie in the file system without their prefix.
+	if bytes.Contains(b, []byte("overlay.opaque")) || !bytes.Contains(b, []byte("harmless")) {
+		t.Error("the attributes are not those of a layer without the overlay's")
+	}
+}
