@@ -71,6 +71,15 @@ func TestSettleNetwork(t *testing.T) {
 	if target, err := os.Readlink(filepath.Join(run, "udev/rules.d/80-net-setup-link.rules")); err != nil || target != "/dev/null" {
 		t.Errorf("%q, %v", target, err)
 	}
+	for file, want := range map[string]string{
+		"NetworkManager/conf.d/00-banger.conf": "unmanaged-devices=interface-name:eth0\n",
+		"network/ifstate":                      "lo=lo\neth0=eth0\n", // ifupdown of old, and of now
+		"network/ifstate.lo":                   "lo\n", "network/ifstate.eth0": "eth0\n",
+	} {
+		if b, err := os.ReadFile(filepath.Join(run, file)); err != nil || !strings.Contains(string(b), want) {
+			t.Errorf("no %q in %s: %q, %v", want, file, b, err)
+		}
+	}
 	none := t.TempDir()
 	if err := settleNetwork(none, guestapi.Network{Mode: "none"}); err != nil {
 		t.Fatal(err)
