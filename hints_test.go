@@ -6,9 +6,14 @@ import (
 	"go/token"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bangervm/banger/internal/cli"
 )
 
 // A hint is one next command, never a destructive one. What the hints in the
@@ -20,6 +25,7 @@ func TestEveryHintIsACommand(t *testing.T) {
 		programs[p] = true
 	}
 	seen := 0
+	root := cli.NewCommand()
 	for _, room := range []string{"api", "client", "cmd", "internal"} {
 		err := filepath.WalkDir(room, func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
@@ -51,6 +57,9 @@ func TestEveryHintIsACommand(t *testing.T) {
 				if !programs[first] && !strings.HasPrefix(hint, "%s") && !strings.HasPrefix(hint, "--") {
 					t.Errorf("%s: the hint %q is no command", fset.Position(lit.Pos()), hint)
 				}
+				if why := unknown(root, rest); first == "banger" && why != "" {
+					t.Errorf("%s: the hint %q has %s", fset.Position(lit.Pos()), hint, why)
+				}
 				for _, gone := range []string{"vm delete", "vm kill", "vm prune", "rm "} {
 					if strings.HasPrefix(rest, gone) && !strings.Contains(rest, "--dry-run") && !strings.Contains(rest, "--help") {
 						t.Errorf("%s: the hint %q is destructive", fset.Position(lit.Pos()), hint)
@@ -67,4 +76,27 @@ func TestEveryHintIsACommand(t *testing.T) {
 	if seen < 50 {
 		t.Errorf("found %d hints only", seen)
 	}
+}
+
+// unknown says what of a banger command line there is not; empty when all is.
+// What is filled in later is taken for known.
+func unknown(c *cobra.Command, line string) string {
+	for word := range strings.FieldsSeq(line) {
+		name, flag := strings.CutPrefix(word, "--")
+		switch {
+		case word == "--", strings.Contains(word, "%"):
+			return ""
+		case flag:
+			if name, _, _ = strings.Cut(name, "="); name != "help" && c.Flag(name) == nil {
+				return "the flag --" + name
+			}
+		case c.HasSubCommands():
+			i := slices.IndexFunc(c.Commands(), func(s *cobra.Command) bool { return s.Name() == word || s.HasAlias(word) })
+			if i < 0 {
+				return "the command " + word
+			}
+			c = c.Commands()[i]
+		}
+	}
+	return ""
 }

@@ -402,6 +402,11 @@ func TestCompletion(t *testing.T) {
 	if words := strings.Fields(got.Out); !slices.Contains(words, "db") || slices.Contains(words, "web") {
 		t.Errorf("%+v", got)
 	}
+	for _, verb := range []string{"start", "stop", "restart", "kill", "delete", "rename", "wait", "show", "set", "logs", "exec", "shell"} {
+		if got := newWorld(t).call("__complete", "vm", verb, ""); !slices.ContainsFunc(strings.Fields(got.Out), func(w string) bool { return w == "web" || w == "db" }) {
+			t.Errorf("vm %s: %+v", verb, got)
+		}
+	}
 	w := emptyWorld(t)
 	if got := w.call("__complete", "vm", "start", ""); got.Code != 0 || !strings.HasPrefix(got.Out, ":4") {
 		t.Errorf("%+v", got)

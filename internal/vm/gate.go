@@ -82,10 +82,8 @@ func gate(v verb, name string, s api.Status) (verdict, error) {
 	case api.StatusStopping:
 		e.Retryable = true
 		return refuse, e.WithHint("banger vm wait %s --for stopped", name)
-	case api.StatusRunning:
+	case api.StatusRunning, api.StatusPaused:
 		return refuse, e.WithHint("banger vm stop %s", name)
-	case api.StatusPaused:
-		return refuse, e.WithHint("banger vm resume %s", name)
 	case api.StatusStopped:
 		return refuse, e.WithHint("banger vm start %s", name)
 	case api.StatusDeleting:
