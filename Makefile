@@ -12,7 +12,7 @@ SOURCES := $(shell find api client cmd guestapi internal -name '*.go' -not -name
 # What `make run` runs: a shell where there is a terminal, else one command.
 ARGS    ?= $(shell if [ -t 0 ] && [ -t 1 ]; then echo "vm run"; else echo "vm run --rm -- sh -c 'uname -srm; cat /etc/os-release'"; fi)
 
-.PHONY: help run build test lint unit test-vm fuzz bench docs clean deps lab lab-shell lab-build bench-lab bin/lab
+.PHONY: help run build test lint unit test-vm fuzz bench docs clean deps lab lab-shell lab-build lab-power-cut bench-lab bin/lab
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -77,6 +77,10 @@ lab-shell: bin/lab ## a shell in it
 bench-lab: bin/lab ## the figures that need KVM: a table and bench-results/lab.json (LAB='-works run-qemu -boots 1')
 	@scripts/deps lab
 	@bin/lab bench $(LAB)
+
+lab-power-cut: bin/lab ## cut its power under root disks of device-mapper's, boot it again and look
+	@scripts/deps lab
+	@tests/lab/powercut.sh
 
 lab-build: bin/lab ## fill its cache
 	@scripts/deps lab

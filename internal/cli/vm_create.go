@@ -35,9 +35,9 @@ func (f *createFlags) add(a *app, cmd *cobra.Command) {
 	fs.Var(memory, "memory", "memory, e.g. 512M or 2G; a bare number is MiB (default an eighth of the host's, 512M to 8G)")
 	fs.VarPF(memory, "mem", "m", "").Hidden = true
 	fs.Var(diskFlag(&r.DiskBytes), "disk-size", "size of the work disk, the home (default 8G, sparse)")
-	fs.Var(diskFlag(&r.SystemOverlayBytes), "system-overlay-size", "room for changes to the image's files (default 8G, sparse)")
+	fs.Var(diskFlag(&r.SystemOverlayBytes), "system-overlay-size", "room for changes to the image's files, or the whole root with another --root-disk than overlay (default 8G, sparse)")
 	fs.Var(&choice{value: &r.RootDisk, allowed: []string{"auto", "overlay", "reflink", "dm-snapshot"}}, "root-disk",
-		"how the root shares the image: overlay in the guest; reflink, a copy sharing its blocks; dm-snapshot, by device-mapper (default auto: overlay)")
+		"how the root shares the image: docs/guides/root-disks.md (default auto: overlay)")
 	fs.Var(&choice{value: &r.Network, allowed: []string{"user", "none"}, refused: map[string]string{
 		"bridge": "cannot use network bridge: not in this version",
 	}}, "network", "network (default user)")

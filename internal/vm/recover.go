@@ -89,7 +89,8 @@ func (m *Manager) recoverVM(ctx context.Context, rec store.VM, busy string) erro
 		m.d.Log.Warn("cannot clear up after the keeper of the vm", "vm", rec.ID, "error", err)
 	}
 	if err := m.rootOf(rec.RootDisk).release(ctx, rec.ID); err != nil {
-		return err // the next start or deletion tries again
+		// The next start or deletion tries again, and tells its caller.
+		m.d.Log.Error("cannot let go of the root disk of the vm", "vm", rec.ID, "error", err)
 	}
 	if rec.Status == api.StatusBroken || busy == kindCreate || busy == kindDelete {
 		return nil

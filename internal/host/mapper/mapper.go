@@ -48,6 +48,9 @@ func (m *Mapper) Check() error {
 	}
 	for _, path := range []string{m.control, m.loops} {
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if errors.Is(err, os.ErrNotExist) {
+			err = errors.New("this host has no " + path)
+		}
 		if err != nil {
 			return api.Errorf(api.KindUnsupported, "cannot use device-mapper: %w", err).WithHint("sudo modprobe -a dm_snapshot loop")
 		}
