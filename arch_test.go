@@ -67,6 +67,8 @@ func arrows() []arrow {
 		arrow{from: "internal/seed", to: "internal/image", reason: "a seed is a folder or an archive made into a file system; whose it is, it does not know"},
 		arrow{from: "internal/seed", to: "internal/store", reason: "a seed is a folder or an archive made into a file system; whose it is, it does not know"},
 		arrow{from: "internal/sshkey", to: "internal/", reason: "a key is a file and its public half"},
+		arrow{from: "internal/host/", to: "internal/vm", reason: "the outside world knows no VM"},
+		arrow{from: "internal/host/", to: "internal/store", reason: "the outside world knows no record"},
 		arrow{from: "internal/layout", to: "internal/", reason: "names of files depend on nothing"},
 	)
 }

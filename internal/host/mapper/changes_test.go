@@ -46,7 +46,7 @@ func TestDamage(t *testing.T) {
 			t.Errorf("%q, %v, want %q", got, err, want)
 		}
 	}
-	if _, err := New("/").Damage("/no/such/file"); api.KindOf(err) != api.KindNotFound {
+	if _, err := New("/").Damage(t.TempDir() + "/none"); api.KindOf(err) != api.KindNotFound {
 		t.Error(err)
 	}
 }
@@ -74,7 +74,7 @@ func TestCheckFolder(t *testing.T) {
 	if err := New("/").CheckFolder("/proc"); api.KindOf(err) != api.KindUnsupported {
 		t.Error(err)
 	}
-	if err := New("/").CheckFolder("/no/such/folder"); api.KindOf(err) != api.KindNotFound {
+	if err := New("/").CheckFolder(t.TempDir() + "/none"); api.KindOf(err) != api.KindNotFound {
 		t.Error(err)
 	}
 }

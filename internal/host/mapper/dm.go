@@ -124,7 +124,9 @@ func (m *Mapper) create(name, uuid string, readOnly bool, targets []target) (_ s
 	if err := m.step("create " + name); err != nil {
 		return status{}, err
 	}
-	if _, err := m.do(unix.DM_DEV_CREATE, request{name: name, uuid: uuid}); err != nil {
+	if _, err := m.do(unix.DM_DEV_CREATE, request{name: name, uuid: uuid}); errors.Is(err, unix.EBUSY) {
+		return status{}, taken(status{name: name}) // in this very instant
+	} else if err != nil {
 		return status{}, err
 	}
 	defer func() {

@@ -149,7 +149,7 @@ func (m *Mapper) Open(ctx context.Context, owner, base, changes string, bytes in
 	}
 	origin, err := m.create(n.base, n.baseUUID, true, pieces)
 	if err != nil {
-		return nil, busy(err, n.base)
+		return nil, err
 	}
 	made := false
 	undo = append(undo, func() error {
@@ -162,7 +162,7 @@ func (m *Mapper) Open(ctx context.Context, owner, base, changes string, bytes in
 		sectors: sectors, kind: "snapshot", params: fmt.Sprintf("%s %s PO %d", origin.majorMinor(), aboveNumber, chunk/sectorSize),
 	}})
 	if err != nil {
-		return nil, busy(err, n.snapshot)
+		return nil, err
 	}
 	if err := m.step("open " + n.snapshot); err != nil {
 		return nil, err
@@ -184,14 +184,6 @@ func (m *Mapper) Open(ctx context.Context, owner, base, changes string, bytes in
 	}
 	made = true
 	return &Device{Path: path, f: f}, nil
-}
-
-// busy says that a name was taken in this very instant.
-func busy(err error, name string) error {
-	if errors.Is(err, unix.EBUSY) {
-		return taken(status{name: name})
-	}
-	return err
 }
 
 func taken(s status) error {
