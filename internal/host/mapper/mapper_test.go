@@ -296,12 +296,14 @@ func TestKilledAtEachStep(t *testing.T) {
 		if step == "open" {
 			s.nothingLeft() // with nobody's help
 		}
+		d := s.open(64 * mib) // takes back what is left, and so does Release
+		if got := readAt(t, d.Path, 0, mib); !bytes.Equal(got, s.content[:mib]) {
+			t.Errorf("after a kill at %s it reads as something else", step)
+		}
+		d.Close()
 		if err := s.Release(t.Context(), "vm"); err != nil {
 			t.Errorf("killed at %s: %v", step, err)
 		}
-		s.nothingLeft()
-		d := s.open(64 * mib)
-		d.Close()
 		s.nothingLeft()
 	}
 }
