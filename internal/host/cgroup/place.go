@@ -57,15 +57,24 @@ func Find() (Place, error) {
 	if err != nil {
 		return Place{}, err
 	}
-	var last error
+	var why error
 	for _, dir := range t.candidates(os.Geteuid()) {
 		p, err := prepare(dir)
 		if err == nil {
 			return p, nil
 		}
-		last = err
+		why = better(why, err)
 	}
-	return Place{}, last
+	return Place{}, why
+}
+
+// better is the reason of the two that tells more: a folder that is ours to write
+// to, and yet of no use, before one that is not ours, and ours before its parents.
+func better(a, b error) error {
+	if a == nil || errors.Is(a, os.ErrPermission) && !errors.Is(b, os.ErrPermission) {
+		return b
+	}
+	return a
 }
 
 // Check says whether there is such a place, and changes nothing.
@@ -74,13 +83,15 @@ func Check() error {
 	if err != nil {
 		return err
 	}
-	var last error
+	var why error
 	for _, dir := range t.candidates(os.Geteuid()) {
-		if last = usable(dir); last == nil {
+		err := usable(dir)
+		if err == nil {
 			return nil
 		}
+		why = better(why, err)
 	}
-	return last
+	return why
 }
 
 // Remove takes away the groups of that name in every place they could have been
@@ -231,11 +242,15 @@ func prepare(dir string) (Place, error) {
 	if err := usable(dir); err != nil {
 		return Place{}, err
 	}
-	err := enable(dir)
-	if errors.Is(err, unix.EBUSY) {
-		if err = makeRoom(dir); err == nil {
-			err = enable(dir)
-		}
+	// Of the controllers some may be switched on beside processes, and make of the
+	// group one that cannot have the others. The top of the tree, which alone has no
+	// type, is free in this.
+	var err error
+	if _, top := os.Stat(filepath.Join(dir, "cgroup.type")); top == nil {
+		err = makeRoom(dir)
+	}
+	if err == nil {
+		err = enable(dir)
 	}
 	if err != nil {
 		return Place{}, unsupported("cannot have limits in the control group %s: %w", dir, err)
@@ -283,6 +298,9 @@ func enable(dir string) error {
 // makeRoom moves our own processes out of dir, if no others are in it: whose
 // they are is whose it is to move them.
 func makeRoom(dir string) error {
+	if len(words(filepath.Join(dir, "cgroup.procs"))) == 0 {
+		return nil
+	}
 	leaf := filepath.Join(dir, leafOfOurs)
 	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return err

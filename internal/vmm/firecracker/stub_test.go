@@ -274,6 +274,7 @@ func beKeeper(args []string) {
 	self, err := os.Executable()
 	must(err)
 	d := newDriver(args[0], self, args[1])
+	d.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	m, err := d.Start(signalContext(), vmm.Spec{
 		ID: "t", VCPUs: 1, MemoryBytes: 128 << 20, Accelerator: vmm.KVM, Kernel: args[1], RunDir: args[2],
 		Network: &vmm.NIC{MAC: "52:54:00:00:00:01", MTU: 1500},
