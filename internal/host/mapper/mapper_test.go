@@ -423,15 +423,38 @@ func TestAFullDiskUnderAGrowingSnapshot(t *testing.T) {
 	}
 	d.Close()
 	s.nothingLeft()
+}
 
-	err := s.GrowChanges(s.changes, 128*mib, false)
-	if fi, serr := os.Stat(s.changes); api.KindOf(err) != api.KindNoSpace || api.AsError(err).Hint == "" || serr != nil || fi.Size() != ChangesSize(64*mib) {
-		t.Errorf("%v, then %v, %v", err, fi.Size(), serr)
+// Room that is not there is told, and what was laid aside in vain is given back.
+func TestRoomThatIsNotThere(t *testing.T) {
+	dir := smallDisk(t, 160*mib)
+	m, changes := New(dir), dir+"/changes"
+	if err := m.MakeChanges(changes, 64*mib); err != nil {
+		t.Fatal(err)
 	}
-	if err := s.MakeChanges(s.dir+"/more", 64*mib); api.KindOf(err) != api.KindNoSpace {
+	free := func() int64 {
+		t.Helper()
+		unix.Sync()
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		return int64(st.Bfree) * st.Bsize
+	}
+	before := free()
+	for _, used := range []bool{false, true} {
+		err := m.GrowChanges(changes, 256*mib, used)
+		if fi, serr := os.Stat(changes); api.KindOf(err) != api.KindNoSpace || api.AsError(err).Hint == "" || serr != nil || fi.Size() != ChangesSize(64*mib) {
+			t.Errorf("used %v: %v, then %v, %v", used, err, fi.Size(), serr)
+		}
+		if now := free(); now < before-mib {
+			t.Errorf("used %v: %d bytes are still taken", used, before-now)
+		}
+	}
+	if err := m.MakeChanges(dir+"/more", 256*mib); api.KindOf(err) != api.KindNoSpace {
 		t.Error(err)
 	}
-	if _, err := os.Lstat(s.dir + "/more"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(dir + "/more"); !errors.Is(err, fs.ErrNotExist) || free() < before-mib {
 		t.Errorf("something was left: %v", err)
 	}
 }
