@@ -1,13 +1,9 @@
 package ext4
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
 	"os"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,12 +27,6 @@ type Builder struct {
 	nodes Node // the next
 }
 
-// Result is a file system made.
-type Result struct {
-	Size   int64  // bytes, with the holes
-	Digest string // sha256:…
-}
-
 // Build creates the file path and makes a file system in it of what fill puts
 // into the builder. The root folder is there before, 0755 and root's; lost+found
 // is added where there is none. The file system is flagged read-only, has no
@@ -45,21 +35,7 @@ type Result struct {
 //
 // An error of fill is returned as it is. On any error, and on a panic, the file
 // is removed.
-func Build(path string, uuid [16]byte, fill func(*Builder) error) (Result, error) {
-	var res Result
-	err := build(path, uuid, fill, func(f *os.File) (err error) {
-		var group errgroup.Group
-		group.Go(f.Sync)
-		group.Go(func() error {
-			res, err = digest(f)
-			return err
-		})
-		return group.Wait()
-	})
-	return res, err
-}
-
-func build(path string, uuid [16]byte, fill func(*Builder) error, end func(*os.File) error) (err error) {
+func Build(path string, uuid [16]byte, fill func(*Builder) error) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
@@ -98,20 +74,11 @@ func build(path string, uuid [16]byte, fill func(*Builder) error, end func(*os.F
 		err = l.write(f)
 	}
 	if err == nil {
-		err = end(f)
+		err = f.Sync()
 	}
 	if err != nil {
 		return fmt.Errorf("cannot write file system %s: %w", path, err)
 	}
 	whole = true
 	return nil
-}
-
-func digest(f *os.File) (Result, error) {
-	sum := sha256.New()
-	n, err := io.CopyBuffer(struct{ io.Writer }{sum}, io.NewSectionReader(f, 0, 1<<62), make([]byte, 1<<20))
-	if err != nil {
-		return Result{}, err
-	}
-	return Result{Size: n, Digest: "sha256:" + hex.EncodeToString(sum.Sum(nil))}, nil
 }

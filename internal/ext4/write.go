@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"strings"
 
@@ -25,7 +24,7 @@ var errStopped = errors.New("stopped")
 // An error of fill is returned as it is. On any error the file is removed.
 // fill runs on the caller's goroutine.
 func Write(path string, uuid [16]byte, fill func(*tar.Writer) error) error {
-	return build(path, uuid, func(b *Builder) error { return b.convert(fill) }, (*os.File).Sync)
+	return Build(path, uuid, func(b *Builder) error { return b.convert(fill) })
 }
 
 // convert runs fill and the conversion side by side, so that the two overlap.

@@ -199,7 +199,7 @@ func (m *Manager) flatten(ctx context.Context, dir string, image *oci.Image, rep
 	d := layout.ImageDir{Dir: dir}
 	const stage = "writing the file system"
 	report(stage, api.Progress{})
-	_, _, err = layers.Write(ctx, d.RootFS(), ext4.UUID(digest), stack, layers.Limits{}, func(done, total int64) {
+	stats, err := layers.Write(ctx, d.RootFS(), ext4.UUID(digest), stack, layers.Limits{}, func(done, total int64) {
 		report(stage, api.Progress{Done: done, Total: total, Unit: "bytes"})
 	})
 	if err != nil {
@@ -209,6 +209,8 @@ func (m *Manager) flatten(ctx context.Context, dir string, image *oci.Image, rep
 		}
 		return store.Image{}, err
 	}
+	m.log.InfoContext(ctx, "flattened layers", "image", image.Digest, "members", stats.Members, "bytes", stats.Uncompressed,
+		"decompress", stats.Decompress, "hash", stats.Hash, "merge", stats.Merge)
 	fi, err := os.Stat(d.RootFS())
 	if err != nil {
 		return store.Image{}, err

@@ -80,16 +80,16 @@ type Stats struct {
 // of Layer.Open and of its reader stay what they are. On any error nothing is
 // left. report, when not nil, is called now and then with compressed bytes: how
 // many are read, and how many there are (0 when a layer's size is unknown).
-func Write(ctx context.Context, path string, uuid [16]byte, layers []Layer, limits Limits, report func(done, total int64)) (ext4.Result, Stats, error) {
+func Write(ctx context.Context, path string, uuid [16]byte, layers []Layer, limits Limits, report func(done, total int64)) (Stats, error) {
 	var stats Stats
-	res, err := ext4.Build(path, uuid, func(to *ext4.Builder) (err error) {
+	err := ext4.Build(path, uuid, func(to *ext4.Builder) (err error) {
 		stats, err = Flatten(ctx, layers, limits, to, report)
 		return err
 	})
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		err = api.Errorf(api.KindNoSpace, "cannot write file system %s: %w", path, err).WithHint("df -h %s", filepath.Dir(path))
 	}
-	return res, stats, err
+	return stats, err
 }
 
 // Flatten puts the layers' merged tree into a file system being built. See Write.

@@ -78,7 +78,7 @@ func write(t testing.TB, layers []Layer, limits Limits) (string, error) {
 	t.Helper()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "fs.ext4")
-	_, _, err := Write(t.Context(), path, ext4.UUID("test"), layers, limits, nil)
+	_, err := Write(t.Context(), path, ext4.UUID("test"), layers, limits, nil)
 	if err != nil {
 		if left, _ := os.ReadDir(dir); len(left) > 0 {
 			t.Errorf("left: %v", left)
@@ -440,7 +440,7 @@ func TestErrorsOfTheSource(t *testing.T) {
 		cancel()
 		return io.NopCloser(failing{io.ErrNoProgress}), nil
 	}}
-	_, _, err := Write(ctx, filepath.Join(dir, "x"), [16]byte{}, []Layer{good, stalled}, Limits{}, nil)
+	_, err := Write(ctx, filepath.Join(dir, "x"), [16]byte{}, []Layer{good, stalled}, Limits{}, nil)
 	if api.KindOf(err) != api.KindCancelled {
 		t.Errorf("cancelled: %v", err)
 	}
@@ -465,7 +465,7 @@ func TestFullDiskOfLayers(t *testing.T) {
 		}
 	})
 	ls := stack(t, []m{file("a", strings.Repeat("a", 2<<20))}, []m{file("b", strings.Repeat("b", 30<<20))})
-	_, _, err := Write(t.Context(), filepath.Join(dir, "x"), [16]byte{}, ls, Limits{}, nil)
+	_, err := Write(t.Context(), filepath.Join(dir, "x"), [16]byte{}, ls, Limits{}, nil)
 	if api.KindOf(err) != api.KindNoSpace || !strings.Contains(err.Error(), dir) {
 		t.Errorf("%s: %v", api.KindOf(err), err)
 	}
@@ -482,7 +482,7 @@ func TestProgressAndStats(t *testing.T) {
 	t.Parallel()
 	ls := stack(t, []m{file("a", "1"), file("b", "1")}, []m{file(".wh.a", "")})
 	var done, total int64
-	_, stats, err := Write(t.Context(), filepath.Join(t.TempDir(), "x"), [16]byte{}, ls, Limits{}, func(d, all int64) { done, total = d, all })
+	stats, err := Write(t.Context(), filepath.Join(t.TempDir(), "x"), [16]byte{}, ls, Limits{}, func(d, all int64) { done, total = d, all })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func TestALayerOfZerosIsNoBomb(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rootfs.ext4")
 	bad := layer("zeros", b.Bytes())
 	bad.DiffID = ""
-	if _, _, err := Write(t.Context(), path, [16]byte{}, []Layer{bad}, Limits{}, nil); err != nil {
+	if _, err := Write(t.Context(), path, [16]byte{}, []Layer{bad}, Limits{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	var st unix.Stat_t

@@ -70,7 +70,7 @@ func compareWithUmoci(t *testing.T, sources []layerstest.Source) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "fs.ext4")
-	if _, _, err := Write(t.Context(), path, ext4.UUID("umoci"), fromBlobs(blobs), Limits{}, nil); err != nil {
+	if _, err := Write(t.Context(), path, ext4.UUID("umoci"), fromBlobs(blobs), Limits{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	fsck(t, path)
@@ -360,7 +360,7 @@ func TestCancelledInAHole(t *testing.T) {
 			closing
 		}{&b, closing(cancel)}, nil
 	}}
-	_, _, err := Write(ctx, filepath.Join(t.TempDir(), "x"), ext4.UUID("x"), []Layer{l}, Limits{}, nil)
+	_, err := Write(ctx, filepath.Join(t.TempDir(), "x"), ext4.UUID("x"), []Layer{l}, Limits{}, nil)
 	if api.KindOf(err) != api.KindCancelled {
 		t.Errorf("got %v", err)
 	}

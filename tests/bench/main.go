@@ -59,6 +59,7 @@ func works() []work {
 		{"image", benchImage},
 		{"debvm", benchDebvm},
 		{"pull", benchPull},
+		{"busybox", benchBusybox},
 	}
 }
 
@@ -66,15 +67,7 @@ func main() {
 	runs := flag.Int("runs", 9, "counted runs of each figure")
 	only := flag.String("only", "", "only these works, separated by commas")
 	skip := flag.String("skip", "", "not these works")
-	child := flag.Bool("pull-child", false, "be the process whose pull is measured")
 	flag.Parse()
-	if *child {
-		if err := pullChild(flag.Arg(0), flag.Arg(1)); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
-		}
-		return
-	}
 	if err := bench(*runs, list(*only), list(*skip)); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

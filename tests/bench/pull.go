@@ -1,34 +1,29 @@
 package main
 
 import (
+	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/bangervm/banger/internal/ext4"
-	"github.com/bangervm/banger/internal/layers"
+	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/layers/layerstest"
 )
 
-// bigImage is the reference of the image that benchPull pulls.
-const bigImage = "team/big"
-
-// benchPull compares the way of a large image from a local registry to a bootable
-// disk with skopeo and umoci on the same way to a folder. Our part runs in a
-// process of its own, whose memory and processor time are the figures.
+// benchPull compares banger image pull of a large image from a local registry, up
+// to its bootable disk, with skopeo and umoci on the same way to a folder. Memory
+// and processor time are the daemon's and the command's.
 func benchPull(l *lab) ([]figure, error) {
 	dir, err := os.MkdirTemp(filepath.Dir(l.root), "banger-b")
 	if err != nil {
@@ -36,7 +31,8 @@ func benchPull(l *lab) ([]figure, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	fmt.Fprintln(os.Stderr, "making the image…")
-	if _, err := layerstest.Layout(filepath.Join(dir, "layout"), "v1", layerstest.Gzip, layerstest.Standard().Sources()); err != nil {
+	layout := filepath.Join(dir, "layout")
+	if _, err := layerstest.Layout(layout, "v1", layerstest.Gzip, layerstest.Standard().Sources()); err != nil {
 		return nil, err
 	}
 	address, stop, err := startRegistry(dir)
@@ -45,60 +41,300 @@ func benchPull(l *lab) ([]figure, error) {
 	}
 	defer stop()
 	ctx := context.Background()
-	ref := "docker://" + address + "/" + bigImage + ":v1"
-	if err := quiet(ctx, "skopeo", "copy", "--dest-tls-verify=false", "oci:"+filepath.Join(dir, "layout")+":v1", ref); err != nil {
+	ref := address + "/team/big:v1"
+	if err := quiet(ctx, "skopeo", "copy", "--dest-tls-verify=false", "oci:"+layout+":v1", "docker://"+ref); err != nil {
 		return nil, err
 	}
-	if err := os.RemoveAll(filepath.Join(dir, "layout")); err != nil {
+	if err := os.RemoveAll(layout); err != nil {
 		return nil, err
 	}
-	var costs, again []pullCost
-	pull := func(fresh bool, all *[]pullCost) error {
-		if fresh {
-			if err := os.RemoveAll(filepath.Join(dir, "blobs")); err != nil {
-				return err
-			}
-		}
-		c, err := pullInChild(address, dir)
-		*all = append(*all, c)
-		return err
-	}
-	ours, theirs, err := pairs(l.long(), 0, func() error { return pull(true, &costs) }, func() error {
+	p := &puller{lab: l, ref: ref}
+	ours, theirs, err := alternate(l.long(), p.fresh, func() error {
 		return errors.Join(
-			quiet(ctx, "skopeo", "copy", "--src-tls-verify=false", ref, "oci:"+filepath.Join(dir, "copy")+":v1"),
+			quiet(ctx, "skopeo", "copy", "--src-tls-verify=false", "docker://"+ref, "oci:"+filepath.Join(dir, "copy")+":v1"),
 			quiet(ctx, "umoci", "unpack", "--image", filepath.Join(dir, "copy")+":v1", filepath.Join(dir, "bundle")),
-			os.RemoveAll(filepath.Join(dir, "copy")), os.RemoveAll(filepath.Join(dir, "bundle")))
+		)
+	}, func() error {
+		return errors.Join(os.RemoveAll(filepath.Join(dir, "copy")), os.RemoveAll(filepath.Join(dir, "bundle")))
 	})
 	if err != nil {
 		return nil, err
 	}
-	cached := make([]float64, 0, len(ours))
-	for range ours {
-		t, err := timed(func() error { return pull(false, &again) })
+	first := p.costs
+	var cached, here []float64
+	for range l.long() {
+		if err := p.forget(false); err != nil {
+			return nil, err
+		}
+		t, err := timed(p.pull)
 		if err != nil {
 			return nil, err
 		}
 		cached = append(cached, t)
 	}
-	return pullFigures(ours, theirs, cached, costs[len(costs)-len(ours):]), nil
+	for range l.runs {
+		t, err := timed(p.pull)
+		if err != nil {
+			return nil, err
+		}
+		here = append(here, t)
+	}
+	figures := pullFigures(ours, theirs, cached, here, first)
+	copies, err := l.baseOf10(ref)
+	return append(figures, copies), errors.Join(err, p.forget(true))
 }
 
-func pullFigures(ours, theirs, cached []float64, costs []pullCost) []figure {
+// alternate times a and b, and tidies up after b.
+func alternate(runs int, a func() (float64, error), b, tidy func() error) (as, bs []float64, err error) {
+	for range runs {
+		ta, err := a()
+		if err != nil {
+			return nil, nil, err
+		}
+		tb, err := timed(b)
+		if err := errors.Join(err, tidy()); err != nil {
+			return nil, nil, err
+		}
+		as, bs = append(as, ta), append(bs, tb)
+	}
+	return as, bs, nil
+}
+
+func pullFigures(ours, theirs, cached, here []float64, costs []pullCost) []figure {
 	var memory, busy []float64
 	for i, c := range costs {
-		memory = append(memory, float64(c.MaxRSS)/(1<<20))
-		busy = append(busy, ours[i]/(c.CPU.Seconds()/2))
+		memory = append(memory, c.peak)
+		busy = append(busy, ours[i]/(c.cpu.Seconds()/2))
 	}
 	last := costs[len(costs)-1]
-	note := fmt.Sprintf("processor time %.1f s; at work: decompress %.1f s, hash %.1f s, merge %.1f s", last.CPU.Seconds(),
-		last.Stats.Decompress.Seconds(), last.Stats.Hash.Seconds(), last.Stats.Merge.Seconds())
-	utilisation := figure{Name: "the same, wall against processor time / 2", Value: median(busy), Unit: "x", Limit: 1.3, Note: note}
-	resident := figure{Name: "memory during it, at most", Value: median(memory), Unit: "MiB", Limit: 200}
 	return []figure{
-		ratio("1.5 GB, 50,000 entries, 10 layers: registry to bootable", ours, theirs, "skopeo copy, umoci unpack", 0.8),
-		utilisation, resident,
+		ratio("1.5 GB, 50,000 entries, 10 layers: image pull, to bootable", ours, theirs, "skopeo copy, umoci unpack", 0.8),
+		{Name: "the same, wall against processor time / 2", Value: median(busy), Unit: "x", Limit: 1.3,
+			Note: fmt.Sprintf("processor time %.1f s, of it the system's %.1f s; at work: %s", last.cpu.Seconds(), last.system.Seconds(), last.stages)},
+		{Name: "the daemon's memory during it, at most", Value: median(memory), Unit: "MiB", Limit: 200},
 		ratio("the same with its layers cached", cached, ours, "the first time", 0.7),
+		{Name: "the same with the image there", Value: median(here), Unit: "s", Limit: 0.1, Ours: here},
 	}
+}
+
+// puller pulls one image, again and again.
+type puller struct {
+	*lab
+	ref   string
+	costs []pullCost
+}
+
+// pullCost is what a pull took of the machine.
+type pullCost struct {
+	cpu, system time.Duration
+	peak        float64 // MiB
+	stages      string
+}
+
+func (p *puller) pull() error {
+	_, err := p.banger("image", "pull", p.ref)
+	return err
+}
+
+// forget deletes the image, if it is here, and with blobs what was downloaded.
+func (p *puller) forget(blobs bool) error {
+	if _, err := p.banger("image", "show", p.ref); err == nil {
+		if _, err := p.banger("image", "delete", p.ref, "--yes"); err != nil {
+			return err
+		}
+	}
+	if !blobs {
+		return nil
+	}
+	_, err := p.banger("image", "prune", "--yes")
+	return err
+}
+
+// fresh times a pull of which nothing is here, and takes down what it cost.
+func (p *puller) fresh() (float64, error) {
+	if err := p.forget(true); err != nil {
+		return 0, err
+	}
+	var d api.Daemon
+	out, err := p.banger("daemon", "status", "--json")
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &d)
+	}
+	if err != nil {
+		return 0, err
+	}
+	proc := filepath.Join("/proc", strconv.Itoa(d.PID))
+	// The peak counts from here: proc(5), clear_refs.
+	if err := os.WriteFile(filepath.Join(proc, "clear_refs"), []byte("5"), 0); err != nil {
+		return 0, err
+	}
+	before, beforeSystem, err := cpuOf(proc)
+	if err != nil {
+		return 0, err
+	}
+	cmd := p.command("image", "pull", p.ref)
+	t, err := timed(cmd.Run)
+	if err != nil {
+		return 0, fmt.Errorf("image pull: %w", err)
+	}
+	after, afterSystem, err := cpuOf(proc)
+	if err != nil {
+		return 0, err
+	}
+	c := pullCost{cpu: after - before + cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), system: afterSystem - beforeSystem}
+	if c.peak, err = peakOf(proc); err != nil {
+		return 0, err
+	}
+	c.stages, err = lastFlattening(p.layout.DaemonLog())
+	p.costs = append(p.costs, c)
+	return t, err
+}
+
+// cpuOf is the processor time of a process, and the system's share of it.
+func cpuOf(proc string) (all, system time.Duration, err error) {
+	b, err := os.ReadFile(filepath.Join(proc, "stat"))
+	if err != nil {
+		return 0, 0, err
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	const tick = 10 * time.Millisecond // USER_HZ is 100 wherever Linux runs
+	user, uerr := strconv.Atoi(f[11])
+	sys, serr := strconv.Atoi(f[12])
+	return time.Duration(user+sys) * tick, time.Duration(sys) * tick, errors.Join(uerr, serr)
+}
+
+// peakOf is the most memory a process had, in MiB.
+func peakOf(proc string) (float64, error) {
+	b, err := os.ReadFile(filepath.Join(proc, "status"))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			kb, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+			return kb / 1024, err
+		}
+	}
+	return 0, errors.New("no VmHWM")
+}
+
+// lastFlattening is what the daemon's log says of the stages of its last one.
+func lastFlattening(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }()
+	said := ""
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		if line := sc.Text(); strings.Contains(line, `msg="flattened layers"`) {
+			_, said, _ = strings.Cut(line, "decompress=")
+		}
+	}
+	if said == "" {
+		return "", errors.New("the daemon's log tells of no flattening")
+	}
+	return "decompress=" + said, nil
+}
+
+// baseOf10 makes ten machines of an image and says how many copies of it there
+// are on the disk then.
+func (l *lab) baseOf10(ref string) (figure, error) {
+	var i api.Image
+	out, err := l.banger("image", "show", ref, "--json")
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &i)
+	}
+	if err != nil {
+		return figure{}, err
+	}
+	base, err := diskOf(l.layout.Image(i.ID).Dir)
+	if err != nil {
+		return figure{}, err
+	}
+	before, err := diskOf(l.root)
+	if err != nil {
+		return figure{}, err
+	}
+	var ids []string
+	for range 10 {
+		vm, err := l.create("--memory", "256M", "--image", ref)
+		if err != nil {
+			return figure{}, errors.Join(err, l.delete(ids...))
+		}
+		ids = append(ids, vm.ID)
+	}
+	after, err := diskOf(l.root)
+	copies := 1 + float64(after-before)/float64(base)
+	return figure{Name: "disk of the image and of all of 10 running machines, in copies of it", Value: copies, Unit: "copies", Limit: 1.1,
+		Note: fmt.Sprintf("the image %d MB, all else of the machines %d MB", base>>20, (after-before)>>20)}, errors.Join(err, l.delete(ids...))
+}
+
+// diskOf is what a folder takes of the disk, in bytes; files that vanish meanwhile
+// count nothing.
+func diskOf(dir string) (int64, error) {
+	var sum int64
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		fi, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil {
+			sum += fi.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+		return err
+	})
+	return sum, err
+}
+
+// benchBusybox compares a machine of an image of busybox alone with one of the
+// default image.
+func benchBusybox(l *lab) ([]figure, error) {
+	dir, err := os.MkdirTemp(filepath.Dir(l.root), "banger-b")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	download := exec.Command("apt-get", "download", "-q", "busybox-static")
+	download.Dir = dir
+	if out, err := download.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("cannot download busybox-static: %w: %s", err, out)
+	}
+	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if err != nil || len(debs) != 1 {
+		return nil, fmt.Errorf("%d packages came: %w", len(debs), err)
+	}
+	root := filepath.Join(dir, "root")
+	if err := quiet(context.Background(), "dpkg-deb", "-x", debs[0], root); err != nil {
+		return nil, err
+	}
+	if err := os.Symlink("busybox", filepath.Join(root, "bin/true")); err != nil {
+		return nil, err
+	}
+	tar := filepath.Join(dir, "busybox.tar")
+	if err := quiet(context.Background(), "tar", "-C", root, "-cf", tar, "bin"); err != nil {
+		return nil, err
+	}
+	if _, err := l.banger("image", "import", tar, "--name", "busybox"); err != nil {
+		return nil, err
+	}
+	run := func(image ...string) func() error {
+		return func() error {
+			args := append([]string{"vm", "run", "--rm", "--vcpu", "1", "--memory", "512M"}, image...)
+			_, err := l.banger(append(args, "--", "true")...)
+			return err
+		}
+	}
+	ours, theirs, err := l.pairs(run("--image", "busybox"), run())
+	_, derr := l.banger("image", "delete", "busybox", "--yes")
+	return []figure{ratio("vm run --rm of an image of busybox", ours, theirs, "the default image", 1.05)}, errors.Join(err, derr)
 }
 
 // startRegistry runs Debian's docker-registry on a loopback port.
@@ -136,117 +372,4 @@ func startRegistry(dir string) (address string, stop func(), err error) {
 			return "", nil, err
 		}
 	}
-}
-
-// pullCost is what a child says of its work.
-type pullCost struct {
-	Stats  layers.Stats
-	CPU    time.Duration
-	MaxRSS int64
-}
-
-func pullInChild(address, dir string) (c pullCost, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return c, err
-	}
-	cmd := exec.Command(self, "-pull-child", address, dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return c, fmt.Errorf("pull: %w", err)
-	}
-	if err := json.Unmarshal(out, &c); err != nil {
-		return c, err
-	}
-	u := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	c.CPU, c.MaxRSS = time.Duration(u.Utime.Nano()+u.Stime.Nano()), u.Maxrss<<10
-	return c, os.Remove(filepath.Join(dir, "rootfs.ext4"))
-}
-
-// pullChild fetches the blobs that are not there and makes the disk of them.
-func pullChild(address, dir string) error {
-	var manifest struct {
-		Config struct{ Digest string }
-		Layers []struct {
-			Digest string
-			Size   int64
-		}
-	}
-	base := "http://" + address + "/v2/" + bigImage
-	if err := getJSON(base+"/manifests/v1", &manifest); err != nil {
-		return err
-	}
-	var config struct {
-		RootFS struct {
-			DiffIDs []string `json:"diff_ids"`
-		}
-	}
-	if err := getJSON(base+"/blobs/"+manifest.Config.Digest, &config); err != nil {
-		return err
-	}
-	folder := filepath.Join(dir, "blobs")
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return err
-	}
-	var group errgroup.Group
-	group.SetLimit(4)
-	var list []layers.Layer
-	for i, l := range manifest.Layers {
-		path := filepath.Join(folder, l.Digest)
-		group.Go(func() error { return getBlob(base+"/blobs/"+l.Digest, path, l.Digest) })
-		list = append(list, layers.Layer{
-			Name: l.Digest, DiffID: config.RootFS.DiffIDs[i], Size: l.Size,
-			Open: func() (io.ReadCloser, error) { return os.Open(path) },
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	_, stats, err := layers.Write(context.Background(), filepath.Join(dir, "rootfs.ext4"), ext4.UUID("bench"), list, layers.Limits{}, nil)
-	if err != nil {
-		return err
-	}
-	return json.NewEncoder(os.Stdout).Encode(pullCost{Stats: stats})
-}
-
-func getJSON(url string, v any) error {
-	req, err := http.NewRequest(http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Accept", "application/vnd.oci.image.manifest.v1+json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", url, resp.Status)
-	}
-	return json.NewDecoder(resp.Body).Decode(v)
-}
-
-func getBlob(url, path, digest string) error {
-	if _, err := os.Stat(path); err == nil {
-		return nil
-	}
-	resp, err := http.Get(url)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	f, err := os.Create(path + ".partial")
-	if err != nil {
-		return err
-	}
-	sum := sha256.New()
-	_, err = io.CopyBuffer(io.MultiWriter(f, sum), resp.Body, make([]byte, 256<<10))
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); resp.StatusCode != http.StatusOK || got != digest {
-		return fmt.Errorf("%s: %s, %s", url, resp.Status, got)
-	}
-	return os.Rename(path+".partial", path)
 }
