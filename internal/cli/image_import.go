@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/client"
@@ -21,19 +22,13 @@ func (a *app) imageImport() *cobra.Command {
 		Args:    argCount(1, 1),
 	}
 	f := cmd.Flags()
-	f.StringVar(&req.Name, "name", "", "the name it gets here (needed)")
+	ownFlags(f, &req.Name, &req.Kernel, &req.WorkSeed, &req.Replace)
 	f.StringVar(&req.Reference, "reference", "", "which image is meant, where the archive holds several")
-	f.StringVar(&req.Kernel, "kernel", "", "the kernel it boots; else the default")
-	f.StringVar(&req.WorkSeed, "work-seed", "", "folder or tar that new homes are filled from; else the image's /root")
-	f.BoolVar(&req.Replace, "replace", false, "let the name pass from another image to this one")
 	w.flags(cmd, true)
 	a.outputFlags(cmd, true)
 	return a.leaf(cmd, func(ctx context.Context, args []string) error {
-		if err := needName(req.Name, "import"); err != nil {
-			return err
-		}
-		var err error
-		if req.WorkSeed, err = absolute(req.WorkSeed); err != nil {
+		err := ownReady("import", req.Name, &req.WorkSeed)
+		if err != nil {
 			return err
 		}
 		if args[0] == "-" {
@@ -52,6 +47,23 @@ func (a *app) imageImport() *cobra.Command {
 			return c.ImportImage(ctx, req)
 		}, a.tellImage)
 	})
+}
+
+// ownFlags are those of all commands that make an image of what the user has.
+func ownFlags(f *pflag.FlagSet, name, kernel, seed *string, replace *bool) {
+	f.StringVar(name, "name", "", "the name it gets here (needed)")
+	f.StringVar(kernel, "kernel", "", "the kernel it boots; else the default")
+	f.StringVar(seed, "work-seed", "", "folder or tar that new homes are filled from; else the image's /root")
+	f.BoolVar(replace, "replace", false, "let the name pass from another image to this one")
+}
+
+// ownReady checks those flags, and makes the seed's path whole for the daemon.
+func ownReady(verb, name string, seed *string) (err error) {
+	if err := needName(name, verb); err != nil {
+		return err
+	}
+	*seed, err = absolute(*seed)
+	return err
 }
 
 // needName says that a name must be given.

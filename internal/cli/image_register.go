@@ -21,22 +21,16 @@ func (a *app) imageRegister() *cobra.Command {
 		Args:    argCount(1, 1),
 	}
 	f := cmd.Flags()
-	f.StringVar(&req.Name, "name", "", "the name it gets here (needed)")
-	f.StringVar(&req.Kernel, "kernel", "", "the kernel it boots; else the default")
+	ownFlags(f, &req.Name, &req.Kernel, &req.WorkSeed, &req.Replace)
 	f.StringVar(&req.Initrd, "initrd", "", "an initrd of your own: not supported, and said so")
-	f.StringVar(&req.WorkSeed, "work-seed", "", "folder or tar that new homes are filled from; else the image's /root")
-	f.BoolVar(&req.Replace, "replace", false, "let the name pass from another image to this one")
 	w.flags(cmd, true)
 	a.outputFlags(cmd, true)
 	return a.leaf(cmd, func(ctx context.Context, args []string) error {
-		if err := needName(req.Name, "register"); err != nil {
+		err := ownReady("register", req.Name, &req.WorkSeed)
+		if err != nil {
 			return err
 		}
-		var err error
 		if req.Root, err = absolute(args[0]); err != nil {
-			return err
-		}
-		if req.WorkSeed, err = absolute(req.WorkSeed); err != nil {
 			return err
 		}
 		return made(a, ctx, args[0], w, func(ctx context.Context, c *client.Client) (api.Operation, error) {

@@ -77,7 +77,7 @@ func small() catalog.Debian {
 // real lets the catalog have one image, small, built from the recipe in earnest.
 func (f *fixture) real(recipe catalog.Debian, mirror string) {
 	f.opt.Build, f.opt.Mirror = Build, mirror
-	f.opt.Catalog = entries{{Entry: catalog.Entry{Name: "small", Sources: []catalog.Source{{Kind: catalog.KindDebian, Debian: &recipe}}}}}
+	f.opt.Catalog = pulltest.Entries{{Entry: catalog.Entry{Name: "small", Sources: []catalog.Source{{Kind: catalog.KindDebian, Debian: &recipe}}}}}
 	f.sources[FromDebian] = recipes{f.opt}
 }
 

@@ -56,7 +56,7 @@ func (k *kernels) Install(_ context.Context, dir layout.KernelDir, name string) 
 }
 
 // other makes another host's manager, whose kernel is k.
-func other(t *testing.T, items entries) (*fixture, *kernels) {
+func other(t *testing.T, items pulltest.Entries) (*fixture, *kernels) {
 	t.Helper()
 	h, b := pulltest.NewHost(t, t.TempDir()), &builder{}
 	k := &kernels{dir: layout.KernelDir{Dir: t.TempDir()}, name: DefaultKernel}
@@ -372,19 +372,19 @@ func TestABundleThatMustBeSigned(t *testing.T) {
 	forge, _ := signer(t)
 	dir := filepath.Dir(b.Path)
 	at, _ := site(t, dir)
-	item := func(location, digest string, key *signature.Key) entries {
-		return entries{{Catalog: "ours", Key: key, Entry: catalog.Entry{Name: "app", Kernel: "k", Sources: []catalog.Source{
+	item := func(location, digest string, key *signature.Key) pulltest.Entries {
+		return pulltest.Entries{{Catalog: "ours", Key: key, Entry: catalog.Entry{Name: "app", Kernel: "k", Sources: []catalog.Source{
 			{Kind: catalog.KindBundle, Bundle: &catalog.Download{URL: location, Digest: digest, SizeBytes: b.SizeBytes}},
 			{Kind: catalog.KindDebian, Debian: &catalog.Debian{Suite: "bookworm"}}, // is no way round a bad signature
 		}}}}
 	}
 	wrong := "sha256:" + strings.Repeat("0", 64)
-	pullEntry := func(items entries) (*fixture, api.Operation, error) {
+	pullEntry := func(items pulltest.Entries) (*fixture, api.Operation, error) {
 		f, _ := other(t, items)
 		op, err := f.Pull(t.Context(), api.PullImage{Name: "app"})
 		return f, op, err
 	}
-	refused := func(what, says string, items entries) {
+	refused := func(what, says string, items pulltest.Entries) {
 		t.Helper()
 		f, op, err := pullEntry(items)
 		if err := failed(t, f, op, err); api.KindOf(err) != api.KindDenied || !strings.Contains(err.Error(), says) {

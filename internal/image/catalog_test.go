@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,19 +14,6 @@ import (
 	"github.com/bangervm/banger/internal/pull/pulltest"
 	"github.com/bangervm/banger/internal/store"
 )
-
-// entries is a catalog of the test.
-type entries []catalog.Item
-
-func (e entries) List(context.Context, catalog.Noun, bool) []catalog.Item { return e }
-
-func (e entries) Find(_ context.Context, _ catalog.Noun, name string) (catalog.Item, error) {
-	i := slices.IndexFunc(e, func(i catalog.Item) bool { return i.Name == name })
-	if i < 0 {
-		return catalog.Item{}, api.Errorf(api.KindNotFound, "cannot find %q", name)
-	}
-	return e[i], nil
-}
 
 // origin is a Source that fails where told to.
 type origin struct {
@@ -96,7 +82,7 @@ func TestTheNextSourceOfACatalogEntry(t *testing.T) {
 				b.Err.Store(c.build)
 			}
 			m := New(h.L, h.DB, h.Ops, h.Log, Options{
-				Build: b.build, CanBuild: func(catalog.Debian) error { return c.can }, Catalog: entries{item}, Sources: map[string]Source{FromOCI: other},
+				Build: b.build, CanBuild: func(catalog.Debian) error { return c.can }, Catalog: pulltest.Entries{item}, Sources: map[string]Source{FromOCI: other},
 			})
 			var stages []string
 			i, err := m.Resolve(t.Context(), "app", "", func(stage string, _ api.Progress) { stages = append(stages, stage) })
@@ -131,7 +117,7 @@ func TestTheCatalogSaysWhatThisHostCannot(t *testing.T) {
 			return nil
 		},
 		Sources: map[string]Source{FromOCI: &origin{}},
-		Catalog: entries{
+		Catalog: pulltest.Entries{
 			{Catalog: "a", Entry: catalog.Entry{Name: "one", Description: "d", Kernel: "k", Sources: []catalog.Source{{Kind: catalog.KindDebian, Debian: &catalog.Debian{Suite: "bookworm"}}}}},
 			{Catalog: "a", Entry: catalog.Entry{Name: "two", Sources: []catalog.Source{
 				{Kind: catalog.KindDebian, Debian: &catalog.Debian{Suite: "trixie"}}, {Kind: catalog.KindOCI, OCI: &catalog.OCI{Reference: "r/two"}},

@@ -15,19 +15,6 @@ import (
 	"github.com/bangervm/banger/internal/pull/pulltest"
 )
 
-// listed is a catalog of the test.
-type listed []catalog.Item
-
-func (l listed) List(context.Context, catalog.Noun, bool) []catalog.Item { return l }
-
-func (l listed) Find(_ context.Context, _ catalog.Noun, name string) (catalog.Item, error) {
-	i := slices.IndexFunc(l, func(i catalog.Item) bool { return i.Name == name })
-	if i < 0 {
-		return catalog.Item{}, api.Errorf(api.KindNotFound, "cannot find %q", name)
-	}
-	return l[i], nil
-}
-
 // copies is a web server whose addresses end in paths.
 type copies struct{}
 
@@ -53,7 +40,7 @@ func TestKernelsOfACatalog(t *testing.T) {
 		return catalog.Source{Kind: catalog.KindFile, File: &catalog.Download{URL: url, Digest: digest, SizeBytes: int64(len(content))}}
 	}
 	f.opt.Downloads = copies{}
-	f.opt.Catalog = listed{
+	f.opt.Catalog = pulltest.Entries{
 		entry("web", from("https://x.example"+file, digest)),
 		entry("disk", from(file, digest)),
 		entry("forged", from("https://x.example"+file, "sha256:"+strings.Repeat("0", 64)), catalog.Source{Kind: catalog.KindDebian, Debian: &catalog.Debian{Suite: "bookworm", Packages: []string{"linux"}}}),
