@@ -23,8 +23,8 @@ func copySparse(w io.WriterAt, r io.Reader, m Member) (wrote bool, err error) {
 	for at < m.SizeBytes {
 		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), m.SizeBytes-at)])
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				err = errors.New("the bundle is cut short in it")
 			}
 			return false, invalid(fmt.Errorf("member %q: %w", m.Name, err))
 		}

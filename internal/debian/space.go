@@ -41,10 +41,16 @@ func CheckSpace(what string, needs ...Need) error {
 		}
 		d.need += n.Bytes
 	}
-	for _, d := range disks {
+	for id, d := range disks {
 		if d.free < d.need {
+			// The folder itself is often one that goes with the failure.
+			where := d.dir
+			var up unix.Statfs_t
+			if above := filepath.Dir(where); unix.Statfs(above, &up) == nil && up.Fsid == id {
+				where = above
+			}
 			return api.Errorf(api.KindNoSpace, "cannot %s: it needs %s on the disk of %s, which has %s free",
-				what, units.BytesSize(float64(d.need)), d.dir, units.BytesSize(float64(d.free))).WithHint("df -h %s", d.dir)
+				what, units.BytesSize(float64(d.need)), where, units.BytesSize(float64(d.free))).WithHint("df -h %s", where)
 		}
 	}
 	return nil

@@ -73,6 +73,9 @@ func (i *importer) explain(err error) error {
 			i.opt.Path, bytesSize(i.need), i.dir.Dir, err).WithHint("banger vm prune --dry-run")
 	}
 	var own *api.Error
+	if errors.As(err, &own) && own.Kind == api.KindNoSpace {
+		return own // of room, which names all of it
+	}
 	kind := api.KindInvalid // what is wrong is wrong with the file
 	switch {
 	case errors.As(err, &own):

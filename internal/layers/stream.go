@@ -24,7 +24,7 @@ import (
 const (
 	ahead      = 2         // layers unpacked into memory before their turn
 	chunkSize  = 512 << 10 // bytes passed on at once
-	chunkCount = 16        // of a layer that are under way at most: 8 MiB
+	chunkCount = 56        // of a layer that are under way at most: 28 MiB
 	zeroPiece  = 4 << 10   // so many zeros in a row are no content
 	// maxWindow is the most that zstd's own tool gives a decoder, unasked.
 	maxWindow = 128 << 20

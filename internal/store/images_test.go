@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -134,6 +135,9 @@ func TestDeleteAgainstCreateHasOneWinner(t *testing.T) {
 			g.Wait()
 			switch {
 			case created == nil && api.KindOf(deleted) == api.KindBadState:
+				if !strings.Contains(deleted.Error(), fmt.Sprintf("%q: VMs use it: %s", "name"+id, c.vm.Name)) {
+					t.Fatalf("it does not say what people call it: %v", deleted)
+				}
 			case deleted == nil && api.KindOf(created) == api.KindNotFound:
 			default:
 				t.Fatalf("round %d: create %v, delete %v", round, created, deleted)

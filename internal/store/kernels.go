@@ -66,7 +66,7 @@ func (d *DB) KernelInUse(ctx context.Context, id string) error {
 	defer func() { _ = tx.Rollback() }() // it only read
 	users, err := vmsWith(ctx, tx, "kernel_id", id)
 	if err == nil && len(users) > 0 {
-		return inUse("kernel", id, users)
+		return inUse("kernel", kernels.called(ctx, tx, id), users)
 	}
 	if err == nil {
 		err = noImageNames(ctx, tx, id)

@@ -317,7 +317,7 @@ func (t table[T]) remove(ctx context.Context, d *DB, id, used string, checks ...
 				return err
 			}
 			if len(users) > 0 {
-				return inUse(t.noun, id, users)
+				return inUse(t.noun, t.called(ctx, tx, id), users)
 			}
 		}
 		for _, check := range checks {
@@ -338,6 +338,15 @@ func (t table[T]) remove(ctx context.Context, d *DB, id, used string, checks ...
 		return d.fail(err, "delete %s %s", t.noun, id)
 	}
 	return nil
+}
+
+// called is what people call a record: its name, or its id where it has none.
+func (t table[T]) called(ctx context.Context, tx *sql.Tx, id string) string {
+	var name string
+	if err := tx.QueryRowContext(ctx, "SELECT "+t.nameColumn()+" FROM "+t.name+" WHERE id=?", id).Scan(&name); err != nil || name == "" {
+		return id
+	}
+	return name
 }
 
 func (t table[T]) decode(id, data string, rec *T) error {
