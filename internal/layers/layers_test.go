@@ -513,7 +513,7 @@ func TestAttributesOfTheOverlayStayOut(t *testing.T) {
 	hostile := folder("etc")
 	hostile.PAXRecords = map[string]string{"SCHILY.xattr.trusted.overlay.opaque": "y", "SCHILY.xattr.user.harmless": "v"}
 	path := filepath.Join(t.TempDir(), "x")
-	if _, _, err := Write(t.Context(), path, [16]byte{}, stack(t, []m{hostile}), Limits{}, nil); err != nil {
+	if _, err := Write(t.Context(), path, [16]byte{}, stack(t, []m{hostile}), Limits{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(path)
