@@ -198,12 +198,19 @@ func TestAnAgentThatNeverAnswersOrLies(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	h.create("liar")
-	// Root in the guest stops the agent: no answer any more, but always a way out.
-	h.banger("vm", "exec", "-d", "liar", "--", "sh", "-c", "sleep 0.2; ip link set eth0 down; yes flood > /dev/vport0p1 2>/dev/null || yes flood > /dev/vport1p1")
+	// Root in the guest takes the agent its link, and the machine its keyboard, so
+	// that no power button is heard: no answer any more, but always a way out.
+	h.banger("vm", "exec", "-d", "liar", "--", "sh", "-c", "sleep 0.2; ip link set eth0 down; echo i8042 > /sys/bus/platform/drivers/i8042/unbind; "+
+		"cd /sys/bus/virtio/drivers/virtio_console; yes flood > /dev/vport0p1 & for d in virtio*; do echo $d > unbind; done")
 	h.ok("vm", "list")
-	r := h.banger("vm", "exec", "--timeout", "5s", "liar", "true")
-	_ = r // it may still answer: root in the guest cannot open the agent's port twice
+	h.eventually("it is silent", patience, func() bool { return h.banger("vm", "exec", "--timeout", "3s", "liar", "true").code != 0 })
+	if r := h.fails(124, []string{"does not answer", "banger vm stop liar"}, "vm", "exec", "--timeout", "3s", "liar", "true"); r.took > patience/2 {
+		t.Errorf("its time was over late: %v after %v", r, r.took)
+	}
 	h.ok("vm", "stop", "--timeout", "5s", "liar")
+	if vm := h.show("liar"); vm.Status != api.StatusStopped || vm.Error == nil || !strings.Contains(vm.Error.Message, "was killed") {
+		t.Errorf("expected it killed, and told: %s, %+v", vm.Status, vm.Error)
+	}
 	h.ok("vm", "start", "liar")
 	h.sh("liar", "true")
 }

@@ -12,6 +12,10 @@ import (
 	"github.com/bangervm/banger/guestapi"
 )
 
+// overtime is what the agent has for ending a command whose time is over, and for
+// saying so.
+const overtime = 10 * time.Second
+
 // Exec runs one command in a running VM and relays its streams. The last thing
 // it sends is the exit; an error means that none was sent.
 func (m *Manager) Exec(ctx context.Context, ref string, ask api.Exec, client Stream) error {
@@ -42,11 +46,21 @@ func (m *Manager) Exec(ctx context.Context, ref string, ask api.Exec, client Str
 		}
 	}
 	mc.touch(m.now())
+	if ask.TimeoutMS > 0 { // the agent keeps the time, unless it is silent
+		late := api.Errorf(api.KindTimeout, "its time is over, and the guest's agent does not answer").WithHint("banger vm stop %s", rec.Name)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, time.Duration(ask.TimeoutMS)*time.Millisecond+overtime, late)
+		defer cancel()
+	}
 	open, stop := r.until(ctx, time.Minute)
 	s, err := guest.Exec(open, execRequest(ask), false)
 	stop()
 	if err != nil {
-		return m.explain(ctx, mc, r, rec.Name, err)
+		e := *api.AsError(m.explain(ctx, mc, r, rec.Name, err))
+		if e.Kind == api.KindTimeout && e.Hint == "" {
+			e.Hint = "banger vm stop " + rec.Name
+		}
+		return &e
 	}
 	in := newInbox(ctx, client)
 	defer in.close()
