@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -296,6 +298,9 @@ func TestRunClientGoneBeforeTheCommand(t *testing.T) {
 // its record says.
 func TestRunClientGoneDuringTheCommand(t *testing.T) {
 	t.Parallel()
+	// Under nohup the command would ignore HUP as we do: what is caught here is as
+	// by default in it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	for _, end := range []string{api.EndKeep, api.EndStop, api.EndRemove} {
 		t.Run(end, func(t *testing.T) {
 			t.Parallel()
