@@ -198,6 +198,32 @@ func (m *machine) blame(ctx context.Context, err error) error {
 	return errHost{fmt.Errorf("the lab host ended (%s) %s", e.Reason, e.Detail)}
 }
 
+const (
+	watchEvery = 15 * time.Second
+	// stillPatience is how long a host that is only busy may take to answer.
+	stillPatience = 90 * time.Second
+)
+
+// watch tells of a host that stands still, which emulation on a busy machine now
+// and then comes to: no processor of it runs, and nothing in it ever ends. It
+// returns with ctx.
+func (m *machine) watch(ctx context.Context, tell func(error)) {
+	for {
+		select {
+		case <-time.After(watchEvery):
+		case <-ctx.Done():
+			return
+		}
+		ask, cancel := context.WithTimeout(ctx, stillPatience)
+		_, err := m.guest.Health(ask)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			tell(m.blame(ctx, fmt.Errorf("the lab host stands still: %w", err)))
+			return
+		}
+	}
+}
+
 // end ends the host; what is not on the state's disks by then is lost with cut.
 func (m *machine) end() {
 	if m.vm != nil {

@@ -165,6 +165,9 @@ func (s *suite) row(ctx context.Context, m *machine, r row) (result, error) {
 	limit := r.timeout() + 2*time.Minute // the row's own end comes first
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the lab host gave no answer within %s", limit))
 	defer cancel()
+	ctx, still := context.WithCancelCause(ctx)
+	defer still(nil)
+	go m.watch(ctx, still)
 	dir := "/lab/out/" + r.Name
 	var log, words limitedBuffer
 	exit, err := m.run(ctx, command{
