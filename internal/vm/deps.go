@@ -67,6 +67,7 @@ type Timing struct {
 	StopInit        time.Duration // the same where the image's own init has to do it
 	Gone            time.Duration // from a kill to the keeper's end
 	Hangup          time.Duration // from HUP to KILL when the client of a run is gone
+	Overtime        time.Duration // what the agent has for ending a command whose time is over, and for saying so
 	Undo            time.Duration // cleaning up after a failed or cancelled run
 }
 
@@ -83,6 +84,7 @@ func (t Timing) withDefaults() Timing {
 	set(&t.StopInit, 100*time.Second)
 	set(&t.Gone, 10*time.Second)
 	set(&t.Hangup, 10*time.Second)
+	set(&t.Overtime, 10*time.Second)
 	set(&t.Undo, 30*time.Second)
 	return t
 }

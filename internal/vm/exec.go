@@ -12,10 +12,6 @@ import (
 	"github.com/bangervm/banger/guestapi"
 )
 
-// overtime is what the agent has for ending a command whose time is over, and for
-// saying so.
-const overtime = 10 * time.Second
-
 // Exec runs one command in a running VM and relays its streams. The last thing
 // it sends is the exit; an error means that none was sent.
 func (m *Manager) Exec(ctx context.Context, ref string, ask api.Exec, client Stream) error {
@@ -46,12 +42,8 @@ func (m *Manager) Exec(ctx context.Context, ref string, ask api.Exec, client Str
 		}
 	}
 	mc.touch(m.now())
-	if ask.TimeoutMS > 0 { // the agent keeps the time, unless it is silent
-		late := api.Errorf(api.KindTimeout, "its time is over, and the guest's agent does not answer").WithHint("banger vm stop %s", rec.Name)
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, time.Duration(ask.TimeoutMS)*time.Millisecond+overtime, late)
-		defer cancel()
-	}
+	ctx, cancel := m.timed(ctx, ask, rec.Name)
+	defer cancel()
 	open, stop := r.until(ctx, time.Minute)
 	s, err := guest.Exec(open, execRequest(ask), false)
 	stop()
@@ -71,6 +63,16 @@ func (m *Manager) Exec(ctx context.Context, ref string, ask api.Exec, client Str
 	}
 	mc.touch(m.now())
 	return sendJSON(ctx, client, api.ChannelExit, exit)
+}
+
+// timed bounds a command that has a time-out. The agent keeps the time, unless it
+// is silent.
+func (m *Manager) timed(ctx context.Context, ask api.Exec, vm string) (context.Context, context.CancelFunc) {
+	if ask.TimeoutMS <= 0 {
+		return ctx, func() {}
+	}
+	late := api.Errorf(api.KindTimeout, "its time is over, and the guest's agent does not answer").WithHint("banger vm stop %s", vm)
+	return context.WithTimeoutCause(ctx, time.Duration(ask.TimeoutMS)*time.Millisecond+m.times.Overtime, late)
 }
 
 // explain gives an error of a broken link the reason, when the VM's end was it.

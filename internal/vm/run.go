@@ -166,7 +166,9 @@ func (l *lease) finish(ctx context.Context, mc *machine) error {
 	r := mc.current()
 	name := l.id
 	rl := relay{vm: l.id, guest: l.stream, client: l.client, in: l.in, hangup: m.times.Hangup}
-	exit, err := rl.run(ctx)
+	timed, stop := m.timed(ctx, l.ask.Exec, l.id)
+	exit, err := rl.run(timed)
+	stop()
 	if err != nil && r != nil {
 		if rec, look := m.d.Store.VM(context.WithoutCancel(ctx), l.id); look == nil {
 			name = rec.Name

@@ -252,6 +252,31 @@ func TestRunEnds(t *testing.T) {
 	}
 }
 
+// The agent keeps the time of a command; the daemon does where it is silent, which
+// is here a daemon that has no patience with it.
+func TestTimeOfACommandWhoseAgentIsSilent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.m.times.Overtime = 200*time.Millisecond - time.Hour
+	ask := sh("sleep 60")
+	ask.TimeoutMS = time.Hour.Milliseconds()
+	w.create("web")
+	for what, do := range map[string]func() error{
+		"exec": func() error { return w.m.Exec(bg, "web", ask, newClient()) },
+		"run": func() error {
+			return w.m.Run(bg, api.Run{VM: api.CreateVM{Name: "once"}, Exec: ask, End: api.EndRemove}, newClient())
+		},
+	} {
+		begin := time.Now()
+		if err := do(); api.KindOf(err) != api.KindTimeout || time.Since(begin) > 20*time.Second {
+			t.Errorf("%s: %v after %s", what, err, time.Since(begin))
+		}
+	}
+	if _, err := w.m.Show(bg, "once"); api.KindOf(err) != api.KindNotFound {
+		t.Errorf("the machine of the run is still there: %v", err)
+	}
+}
+
 func TestRunRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
