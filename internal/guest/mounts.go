@@ -144,7 +144,9 @@ func (i *initProcess) overlayRoot() error {
 	if !i.fresh {
 		forgetMountPoints("/system/upper", i.cfg.KernelRelease)
 	}
-	return mount("overlay", "/newroot", "overlay", 0, "lowerdir=/lower,upperdir=/system/upper,workdir=/system/work,xino=on")
+	// Not xino=on: that lets the kernel hide what another image has in the folders
+	// made over this one.
+	return mount("overlay", "/newroot", "overlay", 0, "lowerdir=/lower,upperdir=/system/upper,workdir=/system/work,xino=auto")
 }
 
 // leaveInitramfs loads what no command waits for and gives the initramfs's memory

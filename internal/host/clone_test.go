@@ -43,7 +43,7 @@ func xfs(t *testing.T, size int64) string {
 // image makes an image as pulls do, with one file of so many bytes in it.
 func image(t *testing.T, path string, content []byte) {
 	t.Helper()
-	_, err := ext4.Build(path, [16]byte{1}, func(b *ext4.Builder) error {
+	err := ext4.Build(path, [16]byte{1}, func(b *ext4.Builder) error {
 		f, err := b.File(ext4.Attr{Mode: syscall.S_IFREG | 0o644}, int64(len(content)), bytes.NewReader(content))
 		if err != nil {
 			return err
