@@ -133,24 +133,17 @@ func TestTheHostsDiskFills(t *testing.T) {
 		t.Skip("needs root to mount a small disk")
 	}
 	t.Parallel()
-	h := newEmptyHost(t)
-	state := filepath.Join(h.root, "state")
-	if err := os.Mkdir(state, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("tmpfs", state, "tmpfs", 0, "size=760m,mode=700"); err != nil {
-		t.Skipf("cannot mount a small disk: %v", err)
-	}
-	t.Cleanup(func() { // before the host's own end, which needs a root it can remove
-		h.banger("vm", "delete", "--force", "web")
-		h.banger("daemon", "stop")
-		if err := unix.Unmount(state, unix.MNT_DETACH); err != nil {
-			t.Error(err)
+	h := onDisk(t, func(state string) {
+		if err := unix.Mount("tmpfs", state, "tmpfs", 0, "size=760m,mode=700"); err != nil {
+			t.Skipf("cannot mount a small disk: %v", err)
 		}
+		t.Cleanup(func() {
+			if err := unix.Unmount(state, unix.MNT_DETACH); err != nil {
+				t.Error(err)
+			}
+		})
 	})
-	if err := os.CopyFS(state, os.DirFS(filepath.Join(baseRoot, "state"))); err != nil {
-		t.Fatal(err)
-	}
+	state := filepath.Join(h.root, "state")
 	h.ok("vm", "list") // sets the rights of what was copied
 	filler := filepath.Join(state, "filler")
 	room := func(left int64) {

@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,31 +11,30 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bangervm/banger/internal/host/hosttest"
 )
 
 // onXFS is a host whose state lies on an XFS of its own, which shares blocks
 // between files, with image and kernel in it.
 func onXFS(t *testing.T, size int64) *host {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount a file system")
-	}
+	return onDisk(t, func(state string) { hosttest.XFS(t, state, size) })
+}
+
+// onDisk is a host whose state lies on a disk of its own, that mount mounts, with
+// image and kernel in it. Its one machine is called web.
+func onDisk(t *testing.T, mount func(state string)) *host {
+	t.Helper()
 	h := newEmptyHost(t)
-	state, disk := filepath.Join(h.root, "state"), filepath.Join(h.root, "disk")
-	if err := errors.Join(os.Mkdir(state, 0o700), os.WriteFile(disk, nil, 0o600), os.Truncate(disk, size)); err != nil {
+	state := filepath.Join(h.root, "state")
+	if err := os.Mkdir(state, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range [][]string{{"mkfs.xfs", "-q", "-m", "reflink=1", disk}, {"mount", "-o", "loop", disk, state}} {
-		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v: %s", c, err, out)
-		}
-	}
-	t.Cleanup(func() { // before the host's own end, which needs a root it can remove
+	mount(state)
+	t.Cleanup(func() { // before the disk's own end
 		h.banger("vm", "delete", "--force", "web")
 		h.banger("daemon", "stop")
-		if err := unix.Unmount(state, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
 	})
 	if err := os.CopyFS(state, os.DirFS(filepath.Join(baseRoot, "state"))); err != nil {
 		t.Fatal(err)

@@ -14,30 +14,15 @@ import (
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/ext4"
+	"github.com/bangervm/banger/internal/host/hosttest"
 )
 
-// xfs mounts an empty XFS of that size, which shares blocks between files.
+// xfs is the folder of an empty XFS of that size.
 func xfs(t *testing.T, size int64) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount a file system")
-	}
 	dir := t.TempDir()
-	disk, at := filepath.Join(dir, "disk"), filepath.Join(dir, "xfs")
-	if err := errors.Join(os.WriteFile(disk, nil, 0o600), os.Truncate(disk, size), os.Mkdir(at, 0o700)); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range [][]string{{"mkfs.xfs", "-q", "-m", "reflink=1", disk}, {"mount", "-o", "loop", disk, at}} {
-		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v: %s (xfsprogs and a kernel with XFS are needed: scripts/deps test)", c, err, out)
-		}
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(at, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	return at
+	hosttest.XFS(t, dir, size)
+	return dir
 }
 
 // image makes an image as pulls do, with one file of so many bytes in it.
@@ -127,27 +112,6 @@ func freeBytes(t *testing.T, dir string) int64 {
 	return int64(st.Bfree) * st.Bsize
 }
 
-// fillDisk takes all room that is left.
-func fillDisk(t *testing.T, dir string) {
-	t.Helper()
-	f, err := os.Create(filepath.Join(dir, "filler"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	at := int64(0)
-	for piece := int64(64 << 20); piece >= 4096; {
-		switch err := syscall.Fallocate(int(f.Fd()), 0, at, piece); err {
-		case nil:
-			at += piece
-		case syscall.ENOSPC:
-			piece /= 2
-		default:
-			t.Fatal(err)
-		}
-	}
-}
-
 // A disk that is its own already is left alone; one that was cut off goes on.
 func TestOwnExt4GoesOn(t *testing.T) {
 	t.Parallel()
@@ -222,7 +186,7 @@ func TestCloneThatCannotBe(t *testing.T) {
 		t.Errorf("%v are left, %v", entries, err)
 	}
 	// A full disk: the clone takes nothing, the file system in it a little.
-	fillDisk(t, dir)
+	hosttest.Fill(t, dir)
 	if err := h.CloneExt4(ctx, from, dir+"/root", 8<<30); api.KindOf(err) != api.KindNoSpace || api.AsError(err).Hint == "" {
 		t.Errorf("a full disk: kind %s: %v", api.KindOf(err), err)
 	}

@@ -14,13 +14,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/host/hosttest"
 )
 
 const mib = 1 << 20
@@ -358,56 +358,19 @@ func TestANameThatIsSomebodyElses(t *testing.T) {
 	d.Close()
 }
 
-// smallDisk is an ext4 of that size, which the changes lie on.
+// smallDisk is the folder of an ext4 of that size, which the changes lie on.
 func smallDisk(t *testing.T, size int64) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount a file system")
-	}
 	dir := t.TempDir()
-	disk, at := filepath.Join(dir, "disk"), filepath.Join(dir, "at")
-	if err := errors.Join(os.WriteFile(disk, nil, 0o600), os.Truncate(disk, size), os.Mkdir(at, 0o700)); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range [][]string{{"mke2fs", "-q", "-F", "-t", "ext4", disk}, {"mount", "-o", "loop", disk, at}} {
-		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v: %s", c, err, out)
-		}
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(at, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	return at
-}
-
-// fill takes all room that is left, root's too.
-func fill(t *testing.T, dir string) {
-	t.Helper()
-	f, err := os.Create(filepath.Join(dir, "filler"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	at := int64(0)
-	for piece := int64(64 * mib); piece >= 4096; {
-		switch err := syscall.Fallocate(int(f.Fd()), 0, at, piece); err {
-		case nil:
-			at += piece
-		case syscall.ENOSPC:
-			piece /= 2
-		default:
-			t.Fatal(err)
-		}
-	}
+	hosttest.Ext4(t, dir, size)
+	return dir
 }
 
 // A snapshot that grows to its full size on a full disk loses nothing: its room
 // was laid aside.
 func TestAFullDiskUnderAGrowingSnapshot(t *testing.T) {
 	s := newSceneIn(t, smallDisk(t, 160*mib))
-	fill(t, s.dir)
+	hosttest.Fill(t, s.dir)
 	d := s.open(64 * mib)
 	t.Cleanup(func() { d.Close() })
 	all := make([]byte, 64*mib)
