@@ -18,6 +18,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/bangervm/banger/internal/compression"
 	"github.com/bangervm/banger/internal/layers/gunzip"
 )
 
@@ -250,23 +251,22 @@ func (s *source) Read(p []byte) (int, error) {
 
 // decompressor recognises a format by its first bytes.
 func decompressor(r *bufio.Reader) (io.Reader, func(), error) {
-	head, err := r.Peek(6)
+	head, err := r.Peek(compression.Head)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, err
 	}
-	starts := func(magic string) bool { return bytes.HasPrefix(head, []byte(magic)) }
-	switch {
-	case starts("\x1f\x8b"):
+	switch compression.Of(head) {
+	case compression.Gzip:
 		return gunzip.NewReader(r), func() {}, nil
-	case starts("\x28\xb5\x2f\xfd"), len(head) > 3 && head[0]&0xf0 == 0x50 && starts(string(head[0])+"\x2a\x4d\x18"):
+	case compression.Zstd:
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, nil, err
 		}
 		return z, z.Close, nil
-	case starts("\xfd7zXZ\x00"):
+	case compression.Xz:
 		return nil, nil, errors.New("it is compressed with xz: layers are gzip, zstd or uncompressed")
-	case starts("BZh"):
+	case compression.Bzip2:
 		return nil, nil, errors.New("it is compressed with bzip2: layers are gzip, zstd or uncompressed")
 	}
 	return r, func() {}, nil

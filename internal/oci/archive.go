@@ -15,6 +15,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/compression"
 )
 
 // Archive is an image in files: what docker save writes, an OCI layout as a
@@ -103,7 +104,7 @@ func openArchive(ctx context.Context, a Archive, platform v1.Platform) (*Image, 
 	if kind.rootFS {
 		return rootFS(s, file, kind.compression, platform)
 	}
-	if kind.compression != uncompressed {
+	if kind.compression != compression.None {
 		if file, err = s.uncompress("archive.tar", file.path, kind.compression); err != nil {
 			return nil, err
 		}
@@ -117,7 +118,7 @@ func openArchive(ctx context.Context, a Archive, platform v1.Platform) (*Image, 
 
 // kind is what an archive turns out to be.
 type kind struct {
-	compression compression
+	compression compression.Format
 	rootFS      bool
 }
 
@@ -157,7 +158,7 @@ func look(ctx context.Context, path string) (kind, error) {
 	if k.compression, err = sniff(f); err != nil {
 		return kind{}, err
 	}
-	r, closer, err := k.compression.reader(f)
+	r, closer, err := uncompressed(k.compression, f)
 	if err != nil {
 		return kind{}, err
 	}
@@ -200,8 +201,8 @@ func look(ctx context.Context, path string) (kind, error) {
 func memberName(name string) string { return path.Clean("/" + name)[1:] }
 
 // rootFS is the image of a plain root file system: one layer, no configuration.
-func rootFS(s *spool, f file, c compression, platform v1.Platform) (*Image, error) {
-	mediaType, ok := c.mediaType()
+func rootFS(s *spool, f file, c compression.Format, platform v1.Platform) (*Image, error) {
+	mediaType, ok := mediaTypeOf(c)
 	var err error
 	switch {
 	case !ok: // nobody else reads xz and bzip2

@@ -12,6 +12,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/bangervm/banger/internal/compression"
 )
 
 // dockerImage is one image in the manifest.json of docker save.
@@ -72,16 +74,16 @@ func imageInDocker(c contents, manifest []byte, ref string, platform v1.Platform
 // the configuration says; what is compressed the one in its name, or none, and is
 // then read for it.
 func dockerLayer(c contents, name, diffID string) (Layer, error) {
-	compression, err := sniffMember(c, name)
+	format, err := sniffMember(c, name)
 	if err != nil {
 		return Layer{}, err
 	}
-	mediaType, ok := compression.mediaType()
+	mediaType, ok := mediaTypeOf(format)
 	if !ok {
 		return Layer{}, fmt.Errorf("its layer %s is compressed in a way that docker save does not know", clip(name))
 	}
 	d := diffID
-	if compression != uncompressed {
+	if format != compression.None {
 		if d = strings.Replace(strings.TrimPrefix(name, "blobs/"), "/", ":", 1); checkDigest(d) != nil {
 			if d, err = memberDigest(c, name); err != nil {
 				return Layer{}, err
@@ -93,7 +95,7 @@ func dockerLayer(c contents, name, diffID string) (Layer, error) {
 	return layer, err
 }
 
-func sniffMember(c contents, name string) (compression, error) {
+func sniffMember(c contents, name string) (compression.Format, error) {
 	r, _, err := c.open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("its layer %s is not in the archive", clip(name))

@@ -18,21 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/compression"
 )
 
 // nonblock keeps an open of a fifo from waiting for its other end.
 const nonblock = unix.O_NONBLOCK
-
-// compression is how an archive or a layer is compressed.
-type compression int
-
-const (
-	uncompressed compression = iota
-	gzipped
-	zstandard
-	xzipped
-	bzipped
-)
 
 // Dictionaries and windows that a decoder is to keep in memory at most.
 const (
@@ -41,7 +31,7 @@ const (
 )
 
 // sniff finds out how a file is compressed, and goes back to its beginning.
-func sniff(f *os.File) (compression, error) {
+func sniff(f *os.File) (compression.Format, error) {
 	c, err := sniffReader(f)
 	if err != nil {
 		return 0, err
@@ -50,67 +40,46 @@ func sniff(f *os.File) (compression, error) {
 	return c, err
 }
 
-func sniffReader(r io.Reader) (compression, error) {
-	var head [6]byte
+func sniffReader(r io.Reader) (compression.Format, error) {
+	var head [compression.Head]byte
 	n, err := io.ReadFull(r, head[:])
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return 0, err
 	}
-	return sniffBytes(string(head[:n])), nil
+	return compression.Of(head[:n]), nil
 }
 
-func sniffBytes(head string) compression {
-	has := func(magic string) bool { return len(head) >= len(magic) && head[:len(magic)] == magic }
-	switch {
-	case has("\x1f\x8b"):
-		return gzipped
-	case has("\x28\xb5\x2f\xfd"), skippable(head):
-		return zstandard
-	case has("\xfd7zXZ\x00"):
-		return xzipped
-	case has("BZh"):
-		return bzipped
-	}
-	return uncompressed
-}
-
-// skippable says that zstd's skippable frame begins here, as pzstd and seekable
-// archives have it before the first of content (RFC 8878, section 3.1.2).
-func skippable(head string) bool {
-	return len(head) >= 4 && head[0]&0xf0 == 0x50 && head[1:4] == "\x2a\x4d\x18"
-}
-
-// mediaType is that of a layer compressed so; false where layers never are.
-func (c compression) mediaType() (string, bool) {
+// mediaTypeOf is that of a layer compressed so; false where layers never are.
+func mediaTypeOf(c compression.Format) (string, bool) {
 	switch c {
-	case uncompressed:
+	case compression.None:
 		return MediaTypeTar, true
-	case gzipped:
+	case compression.Gzip:
 		return MediaTypeTarGzip, true
-	case zstandard:
+	case compression.Zstd:
 		return MediaTypeTarZstd, true
 	}
 	return "", false
 }
 
-// reader uncompresses r. closer ends it, and leaves r open. An uncompressed file
+// uncompressed uncompresses r. closer ends it, and leaves r open. An uncompressed file
 // stays one that can be sought in.
-func (c compression) reader(r io.Reader) (uncompressed io.Reader, closer func(), err error) {
+func uncompressed(c compression.Format, r io.Reader) (plain io.Reader, closer func(), err error) {
 	nothing := func() {}
 	switch c {
-	case gzipped:
+	case compression.Gzip:
 		g, err := gzip.NewReader(bufio.NewReaderSize(r, 1<<20))
 		return g, nothing, err
-	case zstandard:
+	case compression.Zstd:
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow))
 		if err != nil {
 			return nil, nothing, err
 		}
 		return z, z.Close, nil
-	case xzipped:
+	case compression.Xz:
 		x, err := xz.NewReader(bufio.NewReaderSize(r, 1<<20), maxXzDict)
 		return x, nothing, err
-	case bzipped:
+	case compression.Bzip2:
 		return bzip2.NewReader(bufio.NewReaderSize(r, 1<<20)), nothing, nil
 	}
 	return r, nothing, nil
@@ -163,7 +132,7 @@ func (s *spool) keep(name string, r io.Reader, total int64) (file, error) {
 }
 
 // uncompress writes what a compressed file holds to a file of the spool.
-func (s *spool) uncompress(name, from string, c compression) (file, error) {
+func (s *spool) uncompress(name, from string, c compression.Format) (file, error) {
 	in, err := os.Open(from)
 	if err != nil {
 		return file{}, err
@@ -174,7 +143,7 @@ func (s *spool) uncompress(name, from string, c compression) (file, error) {
 		return file{}, err
 	}
 	counted := &counter{Reader: in, spool: s, total: fi.Size()}
-	r, closer, err := c.reader(counted)
+	r, closer, err := uncompressed(c, counted)
 	if err != nil {
 		return file{}, err
 	}

@@ -3,7 +3,6 @@ package seed
 import (
 	"archive/tar"
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"github.com/bangervm/banger/internal/compression"
 )
 
 // perEntry is what an archive may spend on one entry beside its data, in bytes.
@@ -25,20 +26,19 @@ var errLarge = errors.New("it unpacks to more than a seed may hold")
 // archive takes the members of a tar archive.
 func (s *sink) archive(f io.Reader) error {
 	br := bufio.NewReaderSize(f, 256<<10)
-	head, err := br.Peek(4)
+	head, err := br.Peek(compression.Head)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	var r io.Reader = br
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+	switch compression.Of(head) {
+	case compression.Gzip:
 		z, err := gzip.NewReader(br)
 		if err != nil {
 			return err
 		}
 		r = z
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}),
-		len(head) > 3 && head[0]&0xf0 == 0x50 && bytes.HasPrefix(head[1:], []byte{0x2a, 0x4d, 0x18}): // a skippable frame
+	case compression.Zstd:
 		z, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(128<<20))
 		if err != nil {
 			return err
