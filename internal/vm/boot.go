@@ -109,7 +109,8 @@ func (m *Manager) startable(ctx context.Context, rec store.VM, dir layout.VMDir)
 	strategy := m.rootOf(rec.RootDisk)
 	if rec.StartedAt == nil {
 		tools = append(tools, strategy.tools()...)
-	} else if strategy.small(strategy.file(dir), rec.SystemOverlayBytes) || grows(dir.WorkDisk(), rec.DiskBytes) {
+	}
+	if strategy.small(strategy.file(dir), rec.SystemOverlayBytes) || grows(dir.WorkDisk(), rec.DiskBytes) {
 		tools = append(tools, toolCheckExt4, toolResizeExt4)
 	}
 	if err := m.prerequisites("start", vmTitle(rec.Name), rec.MemoryBytes, tools...); err != nil {

@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -298,6 +299,34 @@ func TestEverythingMissingIsNamedAtOnce(t *testing.T) {
 		}
 	}
 	w.nothingLeft()
+}
+
+// A VM that never ran may have a disk to grow all the same: of a start that failed.
+// Each missing tool is named once.
+func TestToolsOfADiskThatGrowsBeforeTheFirstStart(t *testing.T) {
+	t.Parallel()
+	for _, root := range []string{"overlay", "reflink"} {
+		w := newWorld(t)
+		w.host.clones = true
+		w.must(w.m.Create(bg, api.CreateVM{Name: "web", NoStart: true, RootDisk: root}))
+		dir := w.l.VM(w.show("web").ID)
+		if err := os.MkdirAll(filepath.Dir(dir.WorkDisk()), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(dir.WorkDisk(), []byte("small"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.f.set("tool resize2fs", api.Errorf(api.KindUnavailable, "resize2fs is missing"))
+		op, err := w.m.Start(bg, "web")
+		if err == nil {
+			if e := w.settle(op, nil).Error; e != nil {
+				err = e
+			}
+		}
+		if api.KindOf(err) != api.KindUnavailable || strings.Count(err.Error(), "resize2fs is") != 1 {
+			t.Errorf("%s: %v", root, err)
+		}
+	}
 }
 
 // What ends a machine without our asking is seen and told within a second.

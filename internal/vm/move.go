@@ -50,9 +50,6 @@ func (m *Manager) findMove(ctx context.Context, op *operation.Op, p verbParams) 
 	if err != nil {
 		return err
 	}
-	if err := m.keepsImage(rec); err != nil {
-		return err
-	}
 	if rec.ImageEntrypoint && len(found.Image.Config.Entrypoint) == 0 {
 		return noEntrypoint(found.Image)
 	}

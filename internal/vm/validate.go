@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -170,7 +171,8 @@ func checkText(what, s string) error {
 func (m *Manager) prerequisites(verb, name string, memory int64, tools ...string) error {
 	var missing []string
 	kind, hint := api.KindNoSpace, "banger doctor"
-	for _, t := range tools {
+	slices.Sort(tools)
+	for _, t := range slices.Compact(tools) {
 		if err := m.d.Host.LookTool(t); err != nil {
 			kind = api.KindUnavailable
 			missing = append(missing, err.Error())
