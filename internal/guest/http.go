@@ -123,7 +123,7 @@ func (c *call) replyStatus(status int, v any) {
 
 // Serve answers on l until l fails or the agent is closed.
 func (a *Agent) Serve(l net.Listener) error {
-	if !a.track(l) {
+	if !a.track(l, false) {
 		return nil
 	}
 	defer a.untrack(l)
@@ -139,7 +139,7 @@ func (a *Agent) Serve(l net.Listener) error {
 		default:
 			return err
 		}
-		if !a.admit(conn) {
+		if !a.track(conn, true) {
 			_ = conn.Close()
 			return nil
 		}
@@ -183,27 +183,19 @@ func (a *Agent) serveConn(conn net.Conn) {
 	c.replyError(api.Errorf(api.KindNotFound, "cannot answer: the agent has no %s %.100q", c.method, c.path))
 }
 
-// track keeps what Close is to close; false once the agent is closed.
-func (a *Agent) track(c io.Closer) bool {
+// track keeps what Close is to close; false once the agent is closed. What is
+// awaited is counted for Close to wait for: under the lock that Close takes first,
+// never while Close waits.
+func (a *Agent) track(c io.Closer, awaited bool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed() {
 		return false
 	}
 	a.open[c] = struct{}{}
-	return true
-}
-
-// admit tracks a connection that Close will wait for. It is counted under the
-// lock that Close takes first, never while Close waits.
-func (a *Agent) admit(conn net.Conn) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed() {
-		return false
+	if awaited {
+		a.conns.Add(1)
 	}
-	a.open[conn] = struct{}{}
-	a.conns.Add(1)
 	return true
 }
 

@@ -65,6 +65,7 @@ func finitModule(f *os.File) error {
 const (
 	signatureMarker = "~Module signature appended~\n"
 	signatureInfo   = 12
+	maxSignature    = 64 << 10 // more than any has, in bytes
 )
 
 // dropSignature cuts a module's signature off its file and returns what it cut.
@@ -101,6 +102,3 @@ func restoreSignature(path string, signature []byte) error {
 	_, err = f.Write(signature)
 	return errors.Join(err, f.Close())
 }
-
-// maxSignature is more than any signature has, in bytes.
-const maxSignature = 64 << 10

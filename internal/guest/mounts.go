@@ -115,9 +115,9 @@ func firstUse(root string) (bool, error) {
 	return true, unix.Lsetxattr(root, bootedMark, []byte("1"), 0)
 }
 
-// overlayRoot lays the system disk over the image, as one file system also to those
-// who look at device numbers (du -x, tar --one-file-system). The two disks' own mounts stay
-// in the initramfs, where nothing of the guest can see them.
+// overlayRoot lays the system disk over the image, as one file system also to
+// those who look at device numbers (du -x, tar --one-file-system). The two disks'
+// own mounts stay in the initramfs, where nothing of the guest can see them.
 func (i *initProcess) overlayRoot() error {
 	base, system := i.disks[guestapi.RoleRoot], i.disks[guestapi.RoleSystem]
 	if base == "" || system == "" {

@@ -96,8 +96,7 @@ func (nl *netlink) linkUp(index int32, mtu int) error {
 }
 
 // noLinkLocal lets eth0 begin without an IPv6 address of its own making: the
-// user network has no IPv6 neighbours, and looking for them is a tenth of the
-// network's start.
+// user network has no IPv6 neighbours to look for.
 func (nl *netlink) noLinkLocal(index int32) error {
 	body := make([]byte, unix.SizeofIfInfomsg)
 	(*unix.IfInfomsg)(unsafe.Pointer(&body[0])).Index = index

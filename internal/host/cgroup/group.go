@@ -91,8 +91,8 @@ func (g *Group) OutOfMemory() bool {
 	if err != nil {
 		return false
 	}
-	for line := range lines(b) {
-		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
+	for line := range strings.Lines(string(b)) {
+		if n, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "oom_kill "); ok {
 			return n != "0"
 		}
 	}

@@ -1,8 +1,6 @@
 package cgroup
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -129,7 +127,7 @@ func unsupported(format string, args ...any) error {
 func parse(mounts, groups []byte) (tree, error) {
 	var t tree
 	root, old := "", false
-	for line := range lines(mounts) {
+	for line := range strings.Lines(string(mounts)) {
 		before, after, ok := strings.Cut(line, " - ")
 		fields, kind := strings.Fields(before), strings.Fields(after)
 		if !ok || len(fields) < 5 || len(kind) < 1 {
@@ -152,8 +150,8 @@ func parse(mounts, groups []byte) (tree, error) {
 	case old:
 		return t, unsupported("this host's controllers belong to control groups of version 1")
 	}
-	for line := range lines(groups) {
-		path, ok := strings.CutPrefix(line, "0::/")
+	for line := range strings.Lines(string(groups)) {
+		path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::/")
 		if !ok {
 			continue
 		}
@@ -164,14 +162,6 @@ func parse(mounts, groups []byte) (tree, error) {
 		t.own = filepath.Join(t.mount, own)
 	}
 	return t, nil
-}
-
-func lines(b []byte) func(func(string) bool) {
-	s := bufio.NewScanner(bytes.NewReader(b))
-	return func(yield func(string) bool) {
-		for s.Scan() && yield(s.Text()) {
-		}
-	}
 }
 
 // unescape reads the octal escapes of a path in mountinfo.
@@ -193,12 +183,12 @@ func unescape(s string) string {
 // candidates are the folders to try in turn: for root the top of the tree, then
 // our own group and those above it.
 func (t tree) candidates(euid int) []string {
+	if t.own == "" {
+		return []string{t.mount}
+	}
 	var out []string
 	if euid == 0 {
 		out = append(out, t.mount)
-	}
-	if t.own == "" {
-		return append(out, t.mount)[:1]
 	}
 	dir := t.own
 	if filepath.Base(dir) == leafOfOurs {

@@ -1,14 +1,13 @@
 package firecracker
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -72,9 +71,9 @@ func mapped(first, count uint64) bool {
 }
 
 func mapHas(text []byte, first, count uint64) bool {
-	for s := bufio.NewScanner(bytes.NewReader(text)); s.Scan(); {
+	for line := range strings.Lines(string(text)) {
 		var inside, outside, size uint64
-		if _, err := fmt.Sscan(s.Text(), &inside, &outside, &size); err == nil && inside <= first && first+count <= inside+size {
+		if _, err := fmt.Sscan(line, &inside, &outside, &size); err == nil && inside <= first && first+count <= inside+size {
 			return true
 		}
 	}
