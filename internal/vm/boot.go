@@ -244,6 +244,11 @@ func (m *Manager) spec(rec store.VM, dir layout.VMDir, root string, choice Choic
 	for i := range s.Disks {
 		s.Disks[i].Fleeting = rec.AutoRemove && !s.Disks[i].ReadOnly
 	}
+	if rec.Init == initImage {
+		// Nobody types on the console, which is a log: systemd's login there would
+		// wait 90 s for its device where the image has no udev.
+		s.Cmdline = append(s.Cmdline, "systemd.getty_auto=0")
+	}
 	// At every start: a home that is still to be filled is the guest's to see.
 	if seed := m.d.Layout.Image(rec.ImageID).WorkSeed(); size(seed) > 0 {
 		s.Disks = append(s.Disks, vmm.Disk{Path: seed, Serial: guestapi.RoleSeed, ReadOnly: true})

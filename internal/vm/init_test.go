@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/store"
 )
 
@@ -33,6 +34,18 @@ func TestChooseInit(t *testing.T) {
 		}
 		if d := cmp.Diff(c.argv, ownInit(c.config)); d != "" {
 			t.Errorf("%s: %s", name, d)
+		}
+	}
+}
+
+// An image's init waits for no login on the console, which is only a log.
+func TestNoLoginOnTheConsole(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for init, want := range map[string][]string{initAgent: nil, initImage: {"systemd.getty_auto=0"}} {
+		spec := w.m.spec(store.VM{Init: init}, layout.VMDir{}, "root", Choice{})
+		if d := cmp.Diff(want, spec.Cmdline); d != "" {
+			t.Errorf("%s: %s", init, d)
 		}
 	}
 }
