@@ -188,7 +188,7 @@ func (m *Manager) flatten(ctx context.Context, dir string, image *oci.Image, rep
 		blobs = append(blobs, image.ConfigDigest)
 	}
 	for _, l := range image.Layers {
-		stack = append(stack, layers.Layer{Name: l.Digest, DiffID: l.DiffID, Size: l.Size, Open: l.Open})
+		stack = append(stack, layers.Layer{Name: l.Digest, DiffID: l.DiffID, Known: l.Known, Size: l.Size, Open: l.Open})
 		blobs = append(blobs, l.Digest)
 		compressed += l.Size
 	}
@@ -209,7 +209,8 @@ func (m *Manager) flatten(ctx context.Context, dir string, image *oci.Image, rep
 		}
 		return store.Image{}, err
 	}
-	m.log.InfoContext(ctx, "flattened layers", "image", image.Digest, "members", stats.Members, "bytes", stats.Uncompressed,
+	image.Unpacked()
+	m.log.InfoContext(ctx, "flattened layers", "image", image.Digest, "members", stats.Members, "bytes", stats.Uncompressed, "spooled", stats.Spooled,
 		"decompress", stats.Decompress, "hash", stats.Hash, "merge", stats.Merge)
 	fi, err := os.Stat(d.RootFS())
 	if err != nil {

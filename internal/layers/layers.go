@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,10 +27,11 @@ const BuilderVersion = 1
 type Layer struct {
 	Name   string // its digest, for errors
 	DiffID string // sha256:… or sha512:… of the uncompressed archive; checked unless empty
+	Known  bool   // the source checks its bytes, and these were found to have this DiffID before
 	Size   int64  // of what Open gives, in bytes, for progress; 0 when unknown
 	// Open gives the archive: gzip (so estargz too), zstd or uncompressed,
-	// recognised by its first bytes. It is called once, on a goroutine of its own,
-	// maybe before the layers below are unpacked.
+	// recognised by its first bytes. It is called on a goroutine of its own, maybe
+	// before the layers below are unpacked, and once more where the disk was full.
 	Open func() (io.ReadCloser, error)
 }
 
@@ -71,6 +74,7 @@ type Stats struct {
 	Removed      int   // names that a later member replaced or hid, folders counted as one
 	Uncompressed int64 // bytes
 	Compressed   int64
+	Spooled      int64 // what was written to the disk before its turn, beside the file system
 
 	Decompress, Hash, Merge time.Duration
 }
@@ -81,45 +85,110 @@ type Stats struct {
 // left. report, when not nil, is called now and then with compressed bytes: how
 // many are read, and how many there are (0 when a layer's size is unknown).
 func Write(ctx context.Context, path string, uuid [16]byte, layers []Layer, limits Limits, report func(done, total int64)) (Stats, error) {
-	var stats Stats
-	err := ext4.Build(path, uuid, func(to *ext4.Builder) (err error) {
-		stats, err = Flatten(ctx, layers, limits, to, report)
-		return err
-	})
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		err = api.Errorf(api.KindNoSpace, "cannot write file system %s: %w", path, err).WithHint("df -h %s", filepath.Dir(path))
+	dir := filepath.Dir(path)
+	stats, err := build(ctx, path, uuid, layers, limits, dir, report)
+	if isFull(err) && stats.Spooled > 0 {
+		// Without what waited beside it, it may fit.
+		stats, err = build(ctx, path, uuid, layers, limits, "", report)
+	}
+	if isFull(err) {
+		err = api.Errorf(api.KindNoSpace, "cannot write file system %s: %w", path, err).WithHint("df -h %s", dir)
 	}
 	return stats, err
 }
 
-// Flatten puts the layers' merged tree into a file system being built. See Write.
-func Flatten(ctx context.Context, layers []Layer, limits Limits, to *ext4.Builder, report func(done, total int64)) (Stats, error) {
-	limits = limits.withDefaults()
-	if len(layers) > limits.Layers {
-		return Stats{}, api.Errorf(api.KindInvalid, "cannot unpack image: it has %d layers, more than %d", len(layers), limits.Layers)
-	}
-	m := newMeter(layers, limits, report)
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// build is Write with a folder to spool in, "" for none.
+func build(ctx context.Context, path string, uuid [16]byte, layers []Layer, limits Limits, dir string, report func(done, total int64)) (stats Stats, err error) {
+	spool := &spool{dir: dir}
+	defer spool.close()
+	err = ext4.Build(path, uuid, func(to *ext4.Builder) error {
+		limits := limits.withDefaults()
+		if len(layers) > limits.Layers {
+			return api.Errorf(api.KindInvalid, "cannot unpack image: it has %d layers, more than %d", len(layers), limits.Layers)
+		}
+		m := newMeter(layers, limits, spool, report)
+		t := newTree(to, limits)
+		err := flatten(ctx, layers, m, t)
+		stats = m.stats(t)
+		return err
+	})
+	stats.Spooled = spool.used()
+	return stats, err
+}
+
+// flatten puts the layers' merged tree into a file system being built.
+func flatten(ctx context.Context, layers []Layer, m *meter, t *tree) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var streams []*stream
+	opened := opener{ctx: ctx, layers: layers, meter: m}
+	var early sync.WaitGroup
 	defer func() {
 		cancel()
-		for _, s := range streams {
+		early.Wait()
+		for _, s := range opened.streams {
 			s.wait()
 		}
 	}()
-	t := newTree(to, limits)
 	for i, l := range layers {
-		for len(streams) < len(layers) && len(streams) <= i+ahead {
-			streams = append(streams, open(ctx, layers[len(streams)], m))
+		s := opened.stream(i)
+		close(s.turn)
+		if i == 0 {
+			for range min(ahead, max(1, runtime.GOMAXPROCS(0)-1)) {
+				early.Go(opened.ahead)
+			}
 		}
 		start := time.Now()
-		s := streams[i]
 		if err := t.apply(s); err != nil {
-			return Stats{}, unpackError(ctx, l, s.blame(err))
+			return unpackError(ctx, l, s.blame(err))
 		}
 		m.merge += time.Since(start) - s.waited
 	}
-	return m.stats(t), nil
+	return nil
+}
+
+// opener opens layers in their order, each once.
+type opener struct {
+	ctx    context.Context
+	layers []Layer
+	meter  *meter
+
+	mu      sync.Mutex
+	streams []*stream
+}
+
+// stream is the one of layer i, whose turn it is.
+func (o *opener) stream(i int) *stream {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if i == len(o.streams) {
+		o.open()
+	}
+	return o.streams[i]
+}
+
+// open opens the next; mu is held.
+func (o *opener) open() *stream {
+	s := open(o.ctx, o.layers[len(o.streams)], o.meter)
+	o.streams = append(o.streams, s)
+	return s
+}
+
+// ahead unpacks layers before their turn, one after the other.
+func (o *opener) ahead() {
+	for o.ctx.Err() == nil {
+		o.mu.Lock()
+		if len(o.streams) == len(o.layers) {
+			o.mu.Unlock()
+			return
+		}
+		s := o.open()
+		o.mu.Unlock()
+		select {
+		case <-s.unpacked:
+		case <-s.turn:
+		}
+	}
 }
 
 // apply merges one layer into the tree.

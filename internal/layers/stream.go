@@ -23,9 +23,10 @@ import (
 )
 
 const (
-	ahead      = 2         // layers unpacked into memory before their turn
+	ahead      = 3         // layers unpacked at once before their turn, at most
 	chunkSize  = 512 << 10 // bytes passed on at once
 	chunkCount = 56        // of a layer that are under way at most: 28 MiB
+	keptCount  = 40        // of all layers that wait in memory for their turn, less than a layer has; more go to the spool
 	zeroPiece  = 4 << 10   // so many zeros in a row are no content
 	// maxWindow is the most that zstd's own tool gives a decoder, unasked.
 	maxWindow = 128 << 20
@@ -36,16 +37,19 @@ type meter struct {
 	limits Limits
 	total  int64 // compressed bytes, 0 when unknown
 	report func(done, total int64)
-	spare  chan []byte // chunks of layers that are done
+	spare  chan []byte // chunks that no layer uses
+	spool  *spool
+	again  []byte // what the layer whose turn it is reads from the spool
 
+	kept             atomic.Int64 // chunks
 	in, out          atomic.Int64
 	decompress, hash atomic.Int64 // nanoseconds
 	merge            time.Duration
 	reporting        sync.Mutex
 }
 
-func newMeter(layers []Layer, limits Limits, report func(done, total int64)) *meter {
-	m := &meter{limits: limits, report: report, spare: make(chan []byte, (ahead+1)*chunkCount)}
+func newMeter(layers []Layer, limits Limits, spool *spool, report func(done, total int64)) *meter {
+	m := &meter{limits: limits, report: report, spool: spool, spare: make(chan []byte, (ahead+1)*chunkCount)}
 	for _, l := range layers {
 		if l.Size <= 0 {
 			m.total = 0
@@ -65,9 +69,31 @@ func (m *meter) read(n int) {
 	}
 }
 
+// chunk gives an empty one.
+func (m *meter) chunk() []byte {
+	select {
+	case c := <-m.spare:
+		return c
+	default:
+		return make([]byte, 0, chunkSize)
+	}
+}
+
+// giveBack takes a chunk that nobody uses any more; nil is none.
+func (m *meter) giveBack(c []byte) {
+	if c == nil {
+		return
+	}
+	select {
+	case m.spare <- c[:0]:
+	default:
+	}
+}
+
 func (m *meter) stats(t *tree) Stats {
 	return Stats{
 		Members: t.members, Removed: t.removed, Uncompressed: m.out.Load(), Compressed: m.in.Load(),
+		Spooled:    m.spool.used(),
 		Decompress: time.Duration(m.decompress.Load()), Hash: time.Duration(m.hash.Load()), Merge: m.merge,
 	}
 }
@@ -79,48 +105,80 @@ func (e *sourceError) Error() string { return e.err.Error() }
 func (e *sourceError) Unwrap() error { return e.err }
 
 // stream is an uncompressed layer on its way: one goroutine decompresses, one
-// hashes, the caller reads. wait ends both once the context is done.
+// hashes, the caller reads. Before its turn what does not fit into memory goes to
+// the spool. wait ends both once the context is done.
 type stream struct {
 	layer Layer
 	meter *meter
-	sum   hash.Hash
+	sum   hash.Hash // nil when the diff id is known
 	done  sync.WaitGroup
 
-	drop    chan struct{} // closed: nobody reads on
-	free    chan []byte
-	plain   chan []byte // from the decompressor
-	summed  chan []byte // to the reader
-	err     error       // of the decompressor; read after summed is closed
-	ctx     context.Context
-	current []byte // what is left to read of chunk
-	chunk   []byte
-	waited  time.Duration
+	turn     chan struct{} // closed: it is being read
+	unpacked chan struct{} // closed: the decompressor is done
+	drop     chan struct{} // closed: nobody reads on
+	free     chan []byte
+	plain    chan []byte // from the decompressor
+	summed   *queue      // to the reader
+	err      error       // of the decompressor; read after summed is closed
+	ctx      context.Context
+	current  []byte // what is left to read of chunk
+	chunk    []byte
+	waited   time.Duration
 }
 
 func open(ctx context.Context, l Layer, m *meter) *stream {
 	s := &stream{
-		layer: l, meter: m, sum: hashFor(l.DiffID), ctx: ctx, drop: make(chan struct{}),
-		free: make(chan []byte, chunkCount), plain: make(chan []byte, chunkCount), summed: make(chan []byte, chunkCount),
+		layer: l, meter: m, ctx: ctx, turn: make(chan struct{}), unpacked: make(chan struct{}), drop: make(chan struct{}),
+		free: make(chan []byte, chunkCount), plain: make(chan []byte, chunkCount), summed: newQueue(),
+	}
+	if l.DiffID == "" || !l.Known {
+		s.sum = hashFor(l.DiffID)
 	}
 	for range chunkCount {
 		s.free <- nil // made when first needed
 	}
 	s.done.Go(func() {
+		defer close(s.unpacked)
 		defer close(s.plain)
 		if err := s.unpack(); err != nil {
 			s.err = err
 		}
 	})
 	s.done.Go(func() {
-		defer close(s.summed)
+		defer s.summed.close()
 		for c := range s.plain {
-			start := time.Now()
-			_, _ = s.sum.Write(c)
-			m.hash.Add(int64(time.Since(start)))
-			s.summed <- c // there is room for every chunk
+			if s.sum != nil {
+				start := time.Now()
+				_, _ = s.sum.Write(c)
+				m.hash.Add(int64(time.Since(start)))
+			}
+			s.pass(c)
 		}
 	})
 	return s
+}
+
+// pass gives a chunk to the reader, by the spool where it has to wait long.
+func (s *stream) pass(c []byte) {
+	select {
+	case <-s.turn:
+		s.summed.push(piece{chunk: c, n: len(c)})
+		return
+	default:
+	}
+	if s.meter.kept.Add(1) <= keptCount {
+		s.summed.push(piece{chunk: c, n: len(c), kept: true})
+		return
+	}
+	s.meter.kept.Add(-1)
+	at, ok := s.meter.spool.put(c)
+	if !ok { // the decompressor has to wait, when it has no chunk left
+		s.summed.push(piece{chunk: c, n: len(c)})
+		return
+	}
+	s.summed.push(piece{at: at, n: len(c)})
+	s.meter.giveBack(c)
+	s.free <- nil // there is room for every chunk
 }
 
 // wait is for after the context's end, or after all was read.
@@ -152,11 +210,7 @@ func (s *stream) unpack() error {
 			return context.Cause(s.ctx)
 		}
 		if c == nil {
-			select {
-			case c = <-s.meter.spare:
-			default:
-				c = make([]byte, 0, chunkSize)
-			}
+			c = s.meter.chunk()
 		}
 		start := time.Now()
 		n, err := fill(r, c[:chunkSize])
@@ -212,7 +266,8 @@ func (s *stream) rest(src *source, err error) error {
 // says in the end, else err.
 func (s *stream) blame(err error) error {
 	close(s.drop)
-	for range s.summed { // what is on its way
+	for more := true; more; { // what is on its way
+		_, more = s.summed.pop()
 	}
 	var said *sourceError
 	if errors.As(s.err, &said) {
@@ -275,24 +330,46 @@ func decompressor(r *bufio.Reader) (io.Reader, func(), error) {
 // Read gives the uncompressed archive.
 func (s *stream) Read(p []byte) (int, error) {
 	for len(s.current) == 0 {
-		if s.chunk != nil {
-			s.free <- s.chunk[:0]
-			s.chunk = nil
+		if err := s.next(); err != nil {
+			return 0, err
 		}
-		start := time.Now()
-		c, ok := <-s.summed
-		s.waited += time.Since(start)
-		if !ok {
-			if s.err != nil {
-				return 0, s.err
-			}
-			return 0, io.EOF
-		}
-		s.chunk, s.current = c, c
 	}
 	n := copy(p, s.current)
 	s.current = s.current[n:]
 	return n, nil
+}
+
+// next gets the next piece.
+func (s *stream) next() error {
+	if s.chunk != nil {
+		s.free <- s.chunk[:0]
+		s.chunk = nil
+	}
+	start := time.Now()
+	piece, ok := s.summed.pop()
+	s.waited += time.Since(start)
+	if !ok {
+		if s.err != nil {
+			return s.err
+		}
+		return io.EOF
+	}
+	if piece.kept {
+		s.meter.kept.Add(-1)
+	}
+	if piece.chunk != nil {
+		s.chunk, s.current = piece.chunk, piece.chunk
+		return nil
+	}
+	if s.meter.again == nil {
+		s.meter.again = make([]byte, chunkSize)
+	}
+	s.current = s.meter.again[:piece.n]
+	if err := s.meter.spool.take(s.current, piece.at); err != nil {
+		s.current = nil
+		return err
+	}
+	return nil
 }
 
 // spare gives the chunks to the layers that follow, once all is read.
@@ -300,13 +377,7 @@ func (s *stream) spare() {
 	for {
 		select {
 		case c := <-s.free:
-			if c == nil {
-				continue
-			}
-			select {
-			case s.meter.spare <- c:
-			default:
-			}
+			s.meter.giveBack(c)
 		default:
 			return
 		}
@@ -325,6 +396,9 @@ const sha512Prefix = "sha512:"
 
 // verify compares the digest, once all is read.
 func (s *stream) verify() error {
+	if s.sum == nil {
+		return nil
+	}
 	algorithm := "sha256:"
 	if s.sum.Size() == sha512.Size {
 		algorithm = sha512Prefix

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	units "github.com/docker/go-units"
+	"golang.org/x/sys/unix"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/debian"
@@ -194,6 +195,23 @@ func (b *Blobs) open(bl blob) (io.ReadCloser, error) {
 		err.Retryable = true
 		return err
 	}), nil
+}
+
+// diffIDAttr is where a layer's file has what it unpacks to: the fact goes when
+// the file does.
+const diffIDAttr = "user.banger.diff-id"
+
+// hasDiffID says whether a layer is known to unpack to that.
+func (b *Blobs) hasDiffID(digest, diffID string) bool {
+	var value [256]byte
+	n, err := unix.Lgetxattr(b.path(digest), diffIDAttr, value[:])
+	return err == nil && diffID != "" && string(value[:n]) == diffID
+}
+
+// noteDiffID makes it known. Where the file system has no such attributes, it is
+// found out anew each time.
+func (b *Blobs) noteDiffID(digest, diffID string) {
+	_ = unix.Lsetxattr(b.path(digest), diffIDAttr, []byte(diffID), 0)
 }
 
 // read gives all of a small blob.

@@ -248,3 +248,40 @@ func TestCancelledWhileARegistryStalls(t *testing.T) {
 		wantError(t, <-ended, api.KindCancelled, "", "cannot pull "+proxy.Ref("app:1"))
 	}
 }
+
+// What a layer unpacks to is known as long as its blob is here, for its own diff
+// id alone, and to whoever opens the cache next.
+func TestWhatALayerUnpacksToIsKnown(t *testing.T) {
+	t.Parallel()
+	registry := ocitest.Start(t)
+	l := ocitest.Gzip(ocitest.Tar(t, ocitest.File("a", "1")))
+	registry.Push(t, "a:1", ocitest.Image(t, v1.Config{}, l))
+	c := impatient(t, nil)
+	known := func() bool {
+		image := fetched(t, c, registry.Ref("a:1"), l.Blob)
+		defer image.Close()
+		return image.Layers[0].Known
+	}
+	if known() {
+		t.Error("it is known before anybody looked")
+	}
+	image := fetched(t, c, registry.Ref("a:1"), l.Blob)
+	image.Unpacked()
+	if !known() {
+		t.Error("it is forgotten")
+	}
+	digest := image.Layers[0].Digest
+	again := OpenBlobs(c.opt.Blobs.dir)
+	for id, want := range map[string]bool{image.Layers[0].DiffID: true, digest: false, "": false} {
+		if got := again.hasDiffID(digest, id); got != want {
+			t.Errorf("%q: %v", id, got)
+		}
+	}
+	image.Close()
+	if _, err := c.opt.Blobs.Prune(nil, false); err != nil {
+		t.Fatal(err)
+	}
+	if known() {
+		t.Error("it is known of a blob that came anew")
+	}
+}

@@ -225,7 +225,18 @@ func (c *Client) blobs(ctx context.Context, what string, image *Image, m *v1.Man
 	for n, bl := range all[1:] {
 		group.Go(func() error { return c.opt.Blobs.get(ctx, bl, sources, c.patience(), progress.of(n+1)) })
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for n, l := range image.Layers {
+		image.Layers[n].Known = c.opt.Blobs.hasDiffID(l.Digest, l.DiffID)
+	}
+	image.unpacked = func() {
+		for _, l := range image.Layers {
+			c.opt.Blobs.noteDiffID(l.Digest, l.DiffID)
+		}
+	}
+	return nil
 }
 
 func (c *Client) patience() patience {

@@ -31,7 +31,16 @@ type Image struct {
 	CreatedAt    time.Time
 	Layers       []Layer
 
-	release func()
+	release  func()
+	unpacked func() // see Unpacked
+}
+
+// Unpacked tells the cache that all layers were unpacked and had their diff ids,
+// so that the next to open them need not compute these.
+func (i *Image) Unpacked() {
+	if i.unpacked != nil {
+		i.unpacked()
+	}
 }
 
 // Close lets the cache forget the image's blobs when it is pruned. The layers
@@ -48,7 +57,9 @@ type Layer struct {
 	Digest string // of the blob as stored
 	// DiffID is the digest of the tar within, as the configuration says. It is
 	// for whoever unpacks the layer to check; empty where nobody said.
-	DiffID    string
+	DiffID string
+	// Known says that the blob of this Digest was found to have this DiffID before.
+	Known     bool
 	MediaType string // one of the MediaType… constants: how the blob is compressed
 	Size      int64  // of the blob as stored
 	// Open gives the bytes of the blob as stored. They are checked against the

@@ -48,7 +48,7 @@ type Reader struct {
 
 // NewReader reads from r, ahead of what it gives.
 func NewReader(r io.Reader) *Reader {
-	return &Reader{src: r, in: make([]byte, inSize+margin), out: make([]byte, outSize+margin+maxMatch)}
+	return &Reader{src: r, in: make([]byte, inSize+margin), out: make([]byte, outSize+maxMatch+2*margin)}
 }
 
 // Read gives what is decoded. The error for an input cut short is

@@ -216,14 +216,15 @@ func (z *Reader) dynamic() error {
 	return build(z.dist[:], distBits, lengths[lits:lits+dists], distEntry)
 }
 
-// huffman decodes until the block ends or the output is full.
+// huffman decodes until the block ends or the output is full. What goes on in the
+// loop is a guess for the processor each time: it has few branches for that.
 func (z *Reader) huffman() error {
-	in, out := z.in, z.out
-	buf, count, write := z.bits, z.count, z.write
-	save := func() { z.bits, z.count, z.write = buf, count, write }
+	in, out, lit, dists := z.in, z.out, &z.lit, &z.dist
+	buf, count, pos, write := z.bits, z.count, z.pos, z.write
+	save := func() { z.bits, z.count, z.pos, z.write = buf, count, pos, write }
 	for write < outSize {
 		// 56 bits are enough for a length, a distance and what is extra to both: 48.
-		if z.end-z.pos < 8 {
+		if z.end-pos < 8 {
 			save()
 			if err := z.refill(); err != nil {
 				return err
@@ -231,39 +232,43 @@ func (z *Reader) huffman() error {
 			if err := z.overrun(); err != nil {
 				return err
 			}
-			buf, count = z.bits, z.count
+			buf, count, pos = z.bits, z.count, z.pos
 		} else {
-			buf |= binary.LittleEndian.Uint64(in[z.pos:]) << (count & 63)
-			z.pos += int((63 - count) >> 3)
+			buf |= binary.LittleEndian.Uint64(in[pos:]) << (count & 63)
+			pos += int((63 - count) >> 3)
 			count |= 56
 		}
-		e := z.lit[buf&(1<<litBits-1)]
+		e := lit[buf&(1<<litBits-1)]
 		if e&isLiteral != 0 {
 			// Up to three literals of the table's own from one filling.
 			buf >>= e & nibble
 			count -= uint(e & nibble)
 			out[write] = byte(e >> valueShift)
 			write++
-			if e = z.lit[buf&(1<<litBits-1)]; e&isLiteral == 0 {
+			if e = lit[buf&(1<<litBits-1)]; e&isLiteral != 0 {
+				buf >>= e & nibble
+				count -= uint(e & nibble)
+				out[write] = byte(e >> valueShift)
+				write++
+				if e = lit[buf&(1<<litBits-1)]; e&isLiteral != 0 {
+					buf >>= e & nibble
+					count -= uint(e & nibble)
+					out[write] = byte(e >> valueShift)
+					write++
+					continue
+				}
+			}
+			if z.end-pos < 8 {
 				continue
 			}
-			buf >>= e & nibble
-			count -= uint(e & nibble)
-			out[write] = byte(e >> valueShift)
-			write++
-			if e = z.lit[buf&(1<<litBits-1)]; e&isLiteral == 0 {
-				continue
-			}
-			buf >>= e & nibble
-			count -= uint(e & nibble)
-			out[write] = byte(e >> valueShift)
-			write++
-			continue
+			buf |= binary.LittleEndian.Uint64(in[pos:]) << (count & 63)
+			pos += int((63 - count) >> 3)
+			count |= 56
 		}
 		if e&isTable != 0 {
 			buf >>= litBits
 			count -= litBits
-			e = z.lit[(e>>valueShift&0xffff)+uint32(buf&(1<<(e>>extraShift&nibble)-1))]
+			e = lit[(e>>valueShift&0xffff)+uint32(buf&(1<<(e>>extraShift&nibble)-1))]
 		}
 		buf >>= e & nibble
 		count -= uint(e & nibble)
@@ -286,11 +291,11 @@ func (z *Reader) huffman() error {
 		buf >>= extra
 		count -= extra
 
-		e = z.dist[buf&(1<<distBits-1)]
+		e = dists[buf&(1<<distBits-1)]
 		if e&isTable != 0 {
 			buf >>= distBits
 			count -= distBits
-			e = z.dist[(e>>valueShift&0xffff)+uint32(buf&(1<<(e>>extraShift&nibble)-1))]
+			e = dists[(e>>valueShift&0xffff)+uint32(buf&(1<<(e>>extraShift&nibble)-1))]
 		}
 		if e&isBad != 0 {
 			save()
@@ -308,9 +313,14 @@ func (z *Reader) huffman() error {
 		}
 		from := write - dist
 		if dist >= 8 {
-			// By words, a little beyond the end: what comes next overwrites it.
-			for n := 0; n < length; n += 8 {
-				binary.LittleEndian.PutUint64(out[write+n:], binary.LittleEndian.Uint64(out[from+n:]))
+			// By words, beyond the end: what comes next overwrites it. Most matches are
+			// short, and so many words are copied whatever their length.
+			to, of := out[write:write+maxMatch+margin], out[from:write+maxMatch+margin]
+			binary.LittleEndian.PutUint64(to, binary.LittleEndian.Uint64(of))
+			binary.LittleEndian.PutUint64(to[8:], binary.LittleEndian.Uint64(of[8:]))
+			binary.LittleEndian.PutUint64(to[16:], binary.LittleEndian.Uint64(of[16:]))
+			for n := 24; n < length; n += 8 {
+				binary.LittleEndian.PutUint64(to[n:], binary.LittleEndian.Uint64(of[n:]))
 			}
 			write += length
 			continue
