@@ -188,7 +188,10 @@ func (m *Manager) flatten(ctx context.Context, dir string, image *oci.Image, rep
 		blobs = append(blobs, image.ConfigDigest)
 	}
 	for _, l := range image.Layers {
-		stack = append(stack, layers.Layer{Name: l.Digest, DiffID: l.DiffID, Known: l.Known, Size: l.Size, Open: l.Open})
+		stack = append(stack, layers.Layer{
+			Name: l.Digest, DiffID: l.DiffID, Size: l.Size, Open: l.Open,
+			Known: l.Known, Points: l.Points, OpenAt: l.OpenAt, Check: l.Check, Unpacked: l.Unpacked,
+		})
 		blobs = append(blobs, l.Digest)
 		compressed += l.Size
 	}
@@ -209,7 +212,6 @@ func (m *Manager) flatten(ctx context.Context, dir string, image *oci.Image, rep
 		}
 		return store.Image{}, err
 	}
-	image.Unpacked()
 	m.log.InfoContext(ctx, "flattened layers", "image", image.Digest, "members", stats.Members, "bytes", stats.Uncompressed, "spooled", stats.Spooled,
 		"decompress", stats.Decompress, "hash", stats.Hash, "merge", stats.Merge)
 	fi, err := os.Stat(d.RootFS())

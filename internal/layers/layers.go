@@ -17,6 +17,7 @@ import (
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/ext4"
+	"github.com/bangervm/banger/internal/layers/gunzip"
 )
 
 // BuilderVersion is the generation of what Write makes of the same layers. It
@@ -33,6 +34,17 @@ type Layer struct {
 	// recognised by its first bytes. It is called on a goroutine of its own, maybe
 	// before the layers below are unpacked, and once more where the disk was full.
 	Open func() (io.ReadCloser, error)
+
+	// Unpacked, when not nil, is told once all layers are unpacked and checked, unless
+	// it is Known: this one has its DiffID, and where reading it can begin, which may
+	// be nowhere.
+	Unpacked func([]gunzip.Point)
+	// Points are what Unpacked was told of these bytes before. With them, and with
+	// Known, parts of the layer are unpacked at once: read by OpenAt, from a byte
+	// on and not checked, while Check reads all for the digest.
+	Points []gunzip.Point
+	OpenAt func(offset int64) (io.ReadCloser, error)
+	Check  func(context.Context) error
 }
 
 // Limits bound what layers may cost. A zero is the default.
@@ -122,6 +134,10 @@ func build(ctx context.Context, path string, uuid [16]byte, layers []Layer, limi
 func flatten(ctx context.Context, layers []Layer, m *meter, t *tree) error {
 	ctx, cancel := context.WithCancel(ctx)
 	opened := opener{ctx: ctx, layers: layers, meter: m}
+	for _, l := range layers {
+		opened.first = append(opened.first, len(opened.units))
+		opened.units = append(opened.units, l.units()...)
+	}
 	var early sync.WaitGroup
 	defer func() {
 		cancel()
@@ -130,34 +146,57 @@ func flatten(ctx context.Context, layers []Layer, m *meter, t *tree) error {
 			s.wait()
 		}
 	}()
+	var read []*whole
 	for i, l := range layers {
-		s := opened.stream(i)
-		close(s.turn)
+		w := opened.whole(i, &early)
 		if i == 0 {
 			for range min(ahead, max(1, runtime.GOMAXPROCS(0)-1)) {
 				early.Go(opened.ahead)
 			}
 		}
-		start := time.Now()
-		if err := t.apply(s); err != nil {
-			return unpackError(ctx, l, s.blame(err))
+		start, waited := time.Now(), m.waited
+		if err := t.apply(ctx, w); err != nil {
+			return unpackError(ctx, l, w.blame(err))
 		}
-		m.merge += time.Since(start) - s.waited
+		m.merge += time.Since(start) - (m.waited - waited)
+		read = append(read, w)
+	}
+	for _, w := range read {
+		if w.layer.Unpacked != nil && !w.layer.Known {
+			w.layer.Unpacked(w.points)
+		}
 	}
 	return nil
 }
 
-// opener opens layers in their order, each once.
+// opener opens layers, or their parts, in their order, each once.
 type opener struct {
 	ctx    context.Context
 	layers []Layer
+	units  []unit
+	first  []int // of each layer's units
 	meter  *meter
 
 	mu      sync.Mutex
 	streams []*stream
 }
 
-// stream is the one of layer i, whose turn it is.
+// whole begins to read a layer.
+func (o *opener) whole(i int, running *sync.WaitGroup) *whole {
+	end := len(o.units)
+	if i+1 < len(o.first) {
+		end = o.first[i+1]
+	}
+	w := &whole{layer: o.layers[i], opened: o, at: o.first[i], left: end - o.first[i]}
+	w.next()
+	if o.units[w.at].part != nil {
+		w.check = make(chan error, 1)
+		running.Go(func() { w.check <- w.layer.Check(o.ctx) })
+	}
+	return w
+}
+
+// stream is the one of unit i, whose turn it is.
 func (o *opener) stream(i int) *stream {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -169,16 +208,16 @@ func (o *opener) stream(i int) *stream {
 
 // open opens the next; mu is held.
 func (o *opener) open() *stream {
-	s := open(o.ctx, o.layers[len(o.streams)], o.meter)
+	s := open(o.ctx, o.units[len(o.streams)], o.meter)
 	o.streams = append(o.streams, s)
 	return s
 }
 
-// ahead unpacks layers before their turn, one after the other.
+// ahead unpacks units before their turn, one after the other.
 func (o *opener) ahead() {
 	for o.ctx.Err() == nil {
 		o.mu.Lock()
-		if len(o.streams) == len(o.layers) {
+		if len(o.streams) == len(o.units) {
 			o.mu.Unlock()
 			return
 		}
@@ -192,9 +231,9 @@ func (o *opener) ahead() {
 }
 
 // apply merges one layer into the tree.
-func (t *tree) apply(s *stream) error {
+func (t *tree) apply(ctx context.Context, w *whole) error {
 	t.begin()
-	tr := tar.NewReader(s)
+	tr := tar.NewReader(w)
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -203,17 +242,16 @@ func (t *tree) apply(s *stream) error {
 		if err != nil {
 			return err
 		}
-		if err := t.member(h, content{s.ctx, tr}); err != nil {
+		if err := t.member(h, content{ctx, tr}); err != nil {
 			return err
 		}
 	}
 	t.end()
 	// What follows the archive's end belongs to the digest.
-	if _, err := io.Copy(io.Discard, s); err != nil {
+	if _, err := io.Copy(io.Discard, w); err != nil {
 		return err
 	}
-	s.spare()
-	return s.verify()
+	return w.verify()
 }
 
 // content is a member's content, which may be holes of any size: they come from

@@ -43,8 +43,8 @@ type meter struct {
 
 	kept             atomic.Int64 // chunks
 	in, out          atomic.Int64
-	decompress, hash atomic.Int64 // nanoseconds
-	merge            time.Duration
+	decompress, hash atomic.Int64  // nanoseconds
+	merge, waited    time.Duration // of the reader
 	reporting        sync.Mutex
 }
 
@@ -109,6 +109,7 @@ func (e *sourceError) Unwrap() error { return e.err }
 // the spool. wait ends both once the context is done.
 type stream struct {
 	layer Layer
+	part  *part // nil for all of the layer
 	meter *meter
 	sum   hash.Hash // nil when the diff id is known
 	done  sync.WaitGroup
@@ -120,18 +121,19 @@ type stream struct {
 	plain    chan []byte // from the decompressor
 	summed   *queue      // to the reader
 	err      error       // of the decompressor; read after summed is closed
+	points   points      // of the decompressor; likewise
 	ctx      context.Context
 	current  []byte // what is left to read of chunk
 	chunk    []byte
-	waited   time.Duration
 }
 
-func open(ctx context.Context, l Layer, m *meter) *stream {
+func open(ctx context.Context, u unit, m *meter) *stream {
+	l := u.layer
 	s := &stream{
-		layer: l, meter: m, ctx: ctx, turn: make(chan struct{}), unpacked: make(chan struct{}), drop: make(chan struct{}),
+		layer: l, part: u.part, meter: m, ctx: ctx, turn: make(chan struct{}), unpacked: make(chan struct{}), drop: make(chan struct{}),
 		free: make(chan []byte, chunkCount), plain: make(chan []byte, chunkCount), summed: newQueue(),
 	}
-	if l.DiffID == "" || !l.Known {
+	if u.part == nil && (l.DiffID == "" || !l.Known) {
 		s.sum = hashFor(l.DiffID)
 	}
 	for range chunkCount {
@@ -189,13 +191,13 @@ func (s *stream) unpack() error {
 	if s.ctx.Err() != nil {
 		return context.Cause(s.ctx)
 	}
-	rc, err := s.layer.Open()
+	rc, err := s.source()
 	if err != nil {
 		return &sourceError{err}
 	}
 	defer func() { _ = rc.Close() }()
 	src := &source{r: rc, meter: s.meter}
-	r, closer, err := decompressor(bufio.NewReaderSize(src, 256<<10))
+	r, closer, err := s.decompressor(src)
 	if err != nil {
 		return s.rest(src, err)
 	}
@@ -229,6 +231,24 @@ func (s *stream) unpack() error {
 			return fmt.Errorf("it unpacks to more than %d times its size, like a decompression bomb", limits.Ratio)
 		}
 	}
+}
+
+func (s *stream) source() (io.ReadCloser, error) {
+	if s.part != nil {
+		return s.layer.OpenAt(s.part.from.In / 8)
+	}
+	return s.layer.Open()
+}
+
+func (s *stream) decompressor(src *source) (io.Reader, func(), error) {
+	if s.part != nil {
+		return s.part.reader(src), func() {}, nil
+	}
+	r, closer, err := decompressor(bufio.NewReaderSize(src, 256<<10))
+	if z, ok := r.(*gunzip.Reader); ok && s.layer.Unpacked != nil {
+		s.points.mark(z)
+	}
+	return r, closer, err
 }
 
 // notZeros counts the bytes that are content. Zeros compress by zstd to a thirty
@@ -347,7 +367,7 @@ func (s *stream) next() error {
 	}
 	start := time.Now()
 	piece, ok := s.summed.pop()
-	s.waited += time.Since(start)
+	s.meter.waited += time.Since(start)
 	if !ok {
 		if s.err != nil {
 			return s.err

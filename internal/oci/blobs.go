@@ -13,14 +13,14 @@ import (
 	"syscall"
 
 	units "github.com/docker/go-units"
-	"golang.org/x/sys/unix"
 
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/debian"
 )
 
 // Blobs is the cache of what registries gave, by digest: <algorithm>/<hex>, and
-// <hex>.partial for what broke off and can be gone on with. One process at a time
+// <hex>.partial for what broke off and can be gone on with, and <hex>.points for
+// where the unpacking of a large layer can begin. One process at a time
 // may use a folder. Its methods may be called from several goroutines.
 type Blobs struct {
 	dir string
@@ -71,7 +71,11 @@ func (b *Blobs) List() ([]BlobInfo, error) {
 			if err != nil || !info.Mode().IsRegular() || checkDigest(digest) != nil {
 				continue
 			}
-			list = append(list, BlobInfo{Digest: digest, Size: info.Size(), Partial: partial})
+			size := info.Size()
+			if fi, err := os.Lstat(b.pointsOf(digest)); err == nil && !partial {
+				size += fi.Size()
+			}
+			list = append(list, BlobInfo{Digest: digest, Size: size, Partial: partial})
 		}
 	}
 	slices.SortFunc(list, func(a, b BlobInfo) int { return strings.Compare(a.Digest, b.Digest) })
@@ -116,6 +120,9 @@ func (b *Blobs) pruneOne(info BlobInfo, keep, dry bool) (bool, error) {
 	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
+	}
+	if perr := os.Remove(b.pointsOf(info.Digest)); err == nil && !errors.Is(perr, fs.ErrNotExist) {
+		err = perr
 	}
 	return err == nil, err
 }
@@ -183,11 +190,8 @@ func (b *Blobs) checkSpace(what string, blobs []blob) error {
 // that the next fetch gets it anew.
 func (b *Blobs) open(bl blob) (io.ReadCloser, error) {
 	f, err := os.Open(b.path(bl.digest))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, api.Errorf(api.KindBadState, "cannot read %s %s: it is not in the blob cache any more", bl.what, bl.digest)
-	}
 	if err != nil {
-		return nil, api.Errorf(api.KindInternal, "cannot read %s %s from the blob cache: %w", bl.what, bl.digest, err)
+		return nil, b.notHere(bl, err)
 	}
 	return newVerifier(f, bl.digest, bl.size, f.Close, func(m *mismatchError) error {
 		_ = os.Remove(b.path(bl.digest))
@@ -197,21 +201,12 @@ func (b *Blobs) open(bl blob) (io.ReadCloser, error) {
 	}), nil
 }
 
-// diffIDAttr is where a layer's file has what it unpacks to: the fact goes when
-// the file does.
-const diffIDAttr = "user.banger.diff-id"
-
-// hasDiffID says whether a layer is known to unpack to that.
-func (b *Blobs) hasDiffID(digest, diffID string) bool {
-	var value [256]byte
-	n, err := unix.Lgetxattr(b.path(digest), diffIDAttr, value[:])
-	return err == nil && diffID != "" && string(value[:n]) == diffID
-}
-
-// noteDiffID makes it known. Where the file system has no such attributes, it is
-// found out anew each time.
-func (b *Blobs) noteDiffID(digest, diffID string) {
-	_ = unix.Lsetxattr(b.path(digest), diffIDAttr, []byte(diffID), 0)
+// notHere is the error for a blob that cannot be opened.
+func (b *Blobs) notHere(bl blob, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return api.Errorf(api.KindBadState, "cannot read %s %s: it is not in the blob cache any more", bl.what, bl.digest)
+	}
+	return api.Errorf(api.KindInternal, "cannot read %s %s from the blob cache: %w", bl.what, bl.digest, err)
 }
 
 // read gives all of a small blob.

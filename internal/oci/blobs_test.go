@@ -14,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/layers/gunzip"
 	"github.com/bangervm/banger/internal/oci/ocitest"
 )
 
@@ -260,26 +261,39 @@ func TestWhatALayerUnpacksToIsKnown(t *testing.T) {
 	known := func() bool {
 		image := fetched(t, c, registry.Ref("a:1"), l.Blob)
 		defer image.Close()
+		if p := image.Layers[0].Points; image.Layers[0].Known != (len(p) == 1 && string(p[0].Window) == "5") {
+			t.Errorf("known: %v, its points %+v", image.Layers[0].Known, p)
+		}
 		return image.Layers[0].Known
 	}
 	if known() {
 		t.Error("it is known before anybody looked")
 	}
 	image := fetched(t, c, registry.Ref("a:1"), l.Blob)
-	image.Unpacked()
+	image.Layers[0].Unpacked([]gunzip.Point{{In: 3, Out: 4, Window: []byte("5")}})
 	if !known() {
 		t.Error("it is forgotten")
 	}
 	digest := image.Layers[0].Digest
 	again := OpenBlobs(c.opt.Blobs.dir)
 	for id, want := range map[string]bool{image.Layers[0].DiffID: true, digest: false, "": false} {
-		if got := again.hasDiffID(digest, id); got != want {
+		if got, _ := again.known(digest, id); got != want {
 			t.Errorf("%q: %v", id, got)
 		}
+	}
+	// Points that are damaged, or of another time, are not taken.
+	if err := os.WriteFile(again.pointsOf(digest), []byte(`[{"in":1,"out":2,"window":"Ng=="}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if ok, points := again.known(digest, image.Layers[0].DiffID); !ok || points != nil {
+		t.Errorf("known: %v, with points of another digest: %+v", ok, points)
 	}
 	image.Close()
 	if _, err := c.opt.Blobs.Prune(nil, false); err != nil {
 		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(again.dir, "*", "*")); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 	if known() {
 		t.Error("it is known of a blob that came anew")

@@ -228,13 +228,8 @@ func (c *Client) blobs(ctx context.Context, what string, image *Image, m *v1.Man
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	for n, l := range image.Layers {
-		image.Layers[n].Known = c.opt.Blobs.hasDiffID(l.Digest, l.DiffID)
-	}
-	image.unpacked = func() {
-		for _, l := range image.Layers {
-			c.opt.Blobs.noteDiffID(l.Digest, l.DiffID)
-		}
+	for n := range image.Layers {
+		c.opt.Blobs.recall(&image.Layers[n], all[n+1])
 	}
 	return nil
 }

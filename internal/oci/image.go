@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/internal/layers/gunzip"
 )
 
 // Image is one resolved image: its configuration and its layers, bottom first,
@@ -31,16 +33,7 @@ type Image struct {
 	CreatedAt    time.Time
 	Layers       []Layer
 
-	release  func()
-	unpacked func() // see Unpacked
-}
-
-// Unpacked tells the cache that all layers were unpacked and had their diff ids,
-// so that the next to open them need not compute these.
-func (i *Image) Unpacked() {
-	if i.unpacked != nil {
-		i.unpacked()
-	}
+	release func()
 }
 
 // Close lets the cache forget the image's blobs when it is pruned. The layers
@@ -57,14 +50,23 @@ type Layer struct {
 	Digest string // of the blob as stored
 	// DiffID is the digest of the tar within, as the configuration says. It is
 	// for whoever unpacks the layer to check; empty where nobody said.
-	DiffID string
-	// Known says that the blob of this Digest was found to have this DiffID before.
-	Known     bool
+	DiffID    string
 	MediaType string // one of the MediaType… constants: how the blob is compressed
 	Size      int64  // of the blob as stored
 	// Open gives the bytes of the blob as stored. They are checked against the
 	// digest as they are read: the error comes instead of io.EOF.
 	Open func() (io.ReadCloser, error)
+
+	// Of a layer in the blob cache; else nil. Unpacked is to be told when the layer
+	// was unpacked and had its DiffID, with the points where reading it can begin.
+	Unpacked func([]gunzip.Point)
+	// Known is what Unpacked was told of these very bytes before, if it was.
+	Known  bool
+	Points []gunzip.Point
+	// OpenAt gives the bytes as stored from one on, not checked; Check reads them all
+	// for the digest.
+	OpenAt func(offset int64) (io.ReadCloser, error)
+	Check  func(context.Context) error
 }
 
 // The media types of layers.

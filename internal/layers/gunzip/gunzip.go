@@ -5,6 +5,7 @@
 package gunzip
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -28,6 +29,7 @@ type Reader struct {
 
 	in       []byte // with margin behind end
 	pos, end int    // of in
+	base     int64  // of in, in what was read
 	eof      bool   // nothing comes after end
 	bits     uint64
 	count    uint // of bits
@@ -39,11 +41,50 @@ type Reader struct {
 	inBlock, last, stored bool
 	storedLeft            int
 	begun                 bool // a member has begun
+	resumed               bool // and so its sum is not known
+	skip                  uint // bits to drop first
 
 	lit  [litTable]uint32
 	dist [distTable]uint32
 	sum  uint32
 	size uint32
+
+	all, marked int64 // bytes of content; at the last point
+	every       int64
+	note        func(Point)
+}
+
+// Point is a place within a stream where reading can begin.
+type Point struct {
+	In     int64  `json:"in"`     // bits of the stream before it
+	Out    int64  `json:"out"`    // bytes of content before it
+	Window []byte `json:"window"` // the last of these, up to 32 KiB
+}
+
+// Mark has note called with a point about every so many bytes of content, from
+// within Read.
+func (z *Reader) Mark(every int64, note func(Point)) { z.every, z.note = every, note }
+
+// mark notes the place, if it is one and far enough from the last.
+func (z *Reader) mark() {
+	if z.note == nil || !z.begun || z.inBlock || z.last || z.all-z.marked < z.every {
+		return
+	}
+	z.marked = z.all
+	z.note(Point{
+		In: (z.base+int64(z.pos))*8 - int64(z.count), Out: z.all,
+		Window: bytes.Clone(z.out[max(z.start, z.write-window):z.write]),
+	})
+}
+
+// NewReaderAt reads from a point on; r begins at byte p.In/8 of the stream. What
+// is left of the member there is not checked against the member's sum.
+func NewReaderAt(r io.Reader, p Point) *Reader {
+	z := NewReader(r)
+	z.begun, z.resumed, z.skip = true, true, uint(p.In%8)
+	z.write = copy(z.out[:window], p.Window)
+	z.given = z.write
+	return z
 }
 
 // NewReader reads from r, ahead of what it gives.
@@ -66,8 +107,10 @@ func (z *Reader) Read(p []byte) (int, error) {
 			z.start = max(z.start-(z.write-window), 0)
 			z.given, z.write = window, window
 		}
+		z.mark()
 		from := z.write
 		z.err = z.step()
+		z.all += int64(z.write - from)
 		z.sum = crc32.Update(z.sum, crc32.IEEETable, z.out[from:z.write])
 		z.size += uint32(z.write - from)
 	}
@@ -79,6 +122,11 @@ func (z *Reader) Read(p []byte) (int, error) {
 // step decodes a part of a member; io.EOF is the end of all.
 func (z *Reader) step() error {
 	switch {
+	case z.skip > 0:
+		n := z.skip
+		z.skip = 0
+		_, err := z.take(n)
+		return err
 	case !z.begun:
 		return z.header()
 	case !z.inBlock && z.last:
@@ -99,6 +147,7 @@ func (z *Reader) fill() error {
 	// The bytes in the buffer of bits stay: align may give them back.
 	from := max(z.pos-8, 0)
 	copy(z.in, z.in[from:z.end])
+	z.base += int64(from)
 	z.end, z.pos = z.end-from, z.pos-from
 	for tries := 0; z.end-z.pos < 8 && !z.eof; tries++ {
 		if tries > 100 {
@@ -242,10 +291,10 @@ func (z *Reader) trailer() error {
 	if err != nil {
 		return err
 	}
-	if sum != z.sum || size != z.size {
+	if !z.resumed && (sum != z.sum || size != z.size) {
 		return ErrFormat
 	}
-	z.begun = false
+	z.begun, z.resumed = false, false
 	end, err := z.atEnd()
 	if err == nil && end {
 		err = io.EOF

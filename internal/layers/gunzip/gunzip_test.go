@@ -98,6 +98,53 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// From each point on, the rest is what a reading of all gives, also behind the end
+// of its member.
+func TestPoints(t *testing.T) {
+	t.Parallel()
+	var packed, all []byte
+	for _, name := range []string{"text", "noise", "zeros", "skewed", "far"} {
+		b := contents()[name]
+		all, packed = append(all, b...), append(packed, pack(t, 6, b)...)
+	}
+	var points []Point
+	z := NewReader(iotest.HalfReader(bytes.NewReader(packed)))
+	z.Mark(100_000, func(p Point) { points = append(points, p) })
+	if got, err := io.ReadAll(z); err != nil || !bytes.Equal(got, all) {
+		t.Fatalf("%d bytes of %d: %v", len(got), len(all), err)
+	}
+	if len(points) < 10 {
+		t.Fatalf("%d points", len(points))
+	}
+	odd, last := 0, int64(0)
+	for _, p := range points {
+		if p.Out-last < 100_000 {
+			t.Errorf("points at %d and %d", last, p.Out)
+		}
+		last = p.Out
+		if p.In%8 != 0 {
+			odd++
+		}
+		got, err := io.ReadAll(NewReaderAt(bytes.NewReader(packed[p.In/8:]), p))
+		if err != nil || !bytes.Equal(got, all[p.Out:]) {
+			t.Errorf("from %d on: %d bytes of %d: %v", p.Out, len(got), len(all[p.Out:]), err)
+		}
+	}
+	if odd == 0 {
+		t.Error("no point lies within a byte")
+	}
+	refused := 0
+	for _, p := range points {
+		p.Window = nil
+		if _, err := io.ReadAll(NewReaderAt(bytes.NewReader(packed[p.In/8:]), p)); err != nil {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("what matches refer to is never missed")
+	}
+}
+
 // FuzzRead holds it against compress/gzip.
 func FuzzRead(f *testing.F) {
 	for _, b := range contents() {
