@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -162,6 +163,41 @@ func TestABundleIsWrittenAndPulled(t *testing.T) {
 		t.Errorf("bundled again: %+v, %+v", re.Members, b.Members)
 	}
 	f.NothingLeft(t)
+}
+
+// A work seed goes along, and is part of what the image is.
+func TestABundleBringsTheWorkSeed(t *testing.T) {
+	t.Parallel()
+	from, _ := other(t, nil)
+	home, dir := t.TempDir(), t.TempDir()
+	path := userFile(t, dir, "root.ext4", "mine")
+	seen := map[string]string{}
+	for _, text := range []string{"one", "two"} {
+		pulltest.Must(t, os.WriteFile(filepath.Join(home, ".profile"), []byte(text), 0o600))
+		if _, err := from.register(t, api.RegisterImage{Root: path, Name: text, WorkSeed: home}); err != nil {
+			t.Fatal(err)
+		}
+		op, err := from.Promote(t.Context(), text, api.PromoteImage{})
+		made[api.Image](t, from, op, err)
+		op, err = from.Bundle(t.Context(), text, api.BundleImage{Path: filepath.Join(dir, text+".tar.zst")})
+		b := made[api.Bundle](t, from, op, err)
+		if len(b.Members) != 2 {
+			t.Errorf("%s: %+v", text, b)
+		}
+
+		to, _ := other(t, nil)
+		op, err = to.Pull(t.Context(), api.PullImage{Name: b.Path})
+		i := made[api.Image](t, to, op, err)
+		out, err := exec.Command("debugfs", "-R", "cat /.profile", to.L.Image(i.ID).WorkSeed()).Output()
+		if err != nil || string(out) != text {
+			t.Errorf("%s: the seed has %q: %v", text, out, err)
+		}
+		if was, ok := seen[i.ID]; ok {
+			t.Errorf("with the seed %q it is the image with the seed %q", text, was)
+		}
+		seen[i.ID] = text
+		to.NothingLeft(t)
+	}
 }
 
 // The content counts, all of it: nobody's image stands for another's.
