@@ -126,7 +126,6 @@ func build(ctx context.Context, path string, uuid [16]byte, layers []Layer, limi
 		stats = m.stats(t)
 		return err
 	})
-	stats.Spooled = spool.used()
 	return stats, err
 }
 

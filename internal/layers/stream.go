@@ -62,6 +62,9 @@ func newMeter(layers []Layer, limits Limits, spool *spool, report func(done, tot
 
 func (m *meter) read(n int) {
 	done := m.in.Add(int64(n))
+	if m.total > 0 {
+		done = min(done, m.total) // parts overlap a little
+	}
 	if m.report != nil {
 		m.reporting.Lock()
 		defer m.reporting.Unlock()

@@ -38,23 +38,18 @@ func benchVerb(ctx context.Context, o options) (int, error) {
 	}
 	defer s.remove()
 	pool := samples{}
+	var failures []error
 	for _, w := range works { // a boot of its own each time: boots stay short
 		for n := range o.boots {
-			for try := 1; ; try++ {
-				got, err := o.benchBoot(ctx, s, w)
-				var host errHost
-				if errors.As(err, &host) && try < rowTries && ctx.Err() == nil {
-					say("%s: %v; once more in a fresh boot", w, err)
-					continue
-				}
-				if err != nil {
-					return codeFailed, err
-				}
-				say("%s: boot %d of %d is measured", w, n+1, o.boots)
-				for name, v := range got {
-					pool[name] = append(pool[name], v...)
-				}
+			got, err := o.benchBoots(ctx, s, w)
+			if err != nil { // what is measured counts all the same
+				failures = append(failures, fmt.Errorf("%s: boot %d of %d: %w", w, n+1, o.boots, err))
+				say("%v", failures[len(failures)-1])
 				break
+			}
+			say("%s: boot %d of %d is measured", w, n+1, o.boots)
+			for name, v := range got {
+				pool[name] = append(pool[name], v...)
 			}
 		}
 	}
@@ -66,9 +61,24 @@ func benchVerb(ctx context.Context, o options) (int, error) {
 		return codeFailed, err
 	}
 	if missed > 0 {
-		return 1, fmt.Errorf("%d figure(s) missed", missed)
+		failures = append(failures, fmt.Errorf("%d figure(s) missed", missed))
+	}
+	if len(failures) > 0 {
+		return 1, errors.Join(failures...)
 	}
 	return 0, nil
+}
+
+// benchBoots is benchBoot, once more where it failed: hosts in emulation hang now
+// and then.
+func (o options) benchBoots(ctx context.Context, s stock, work string) (got samples, err error) {
+	for try := 1; ; try++ {
+		got, err = o.benchBoot(ctx, s, work)
+		if err == nil || try == rowTries || ctx.Err() != nil {
+			return got, err
+		}
+		say("%s: %v; once more in a fresh boot", work, err)
+	}
 }
 
 // benchBoot measures one work in one boot.
