@@ -40,8 +40,9 @@ type Layer struct {
 	// be nowhere.
 	Unpacked func([]gunzip.Point)
 	// Points are what Unpacked was told of these bytes before. With them, and with
-	// Known, parts of the layer are unpacked at once: read by OpenAt, from a byte
-	// on and not checked, while Check reads all for the digest.
+	// Known, parts of the layer are unpacked at once, and checked by their sums:
+	// read by OpenAt, from a byte on and not checked. Check reads all for the digest:
+	// it is asked when a part is not what it was.
 	Points []gunzip.Point
 	OpenAt func(offset int64) (io.ReadCloser, error)
 	Check  func(context.Context) error
@@ -147,7 +148,7 @@ func flatten(ctx context.Context, layers []Layer, m *meter, t *tree) error {
 	}()
 	var read []*whole
 	for i, l := range layers {
-		w := opened.whole(i, &early)
+		w := opened.whole(i)
 		if i == 0 {
 			for range min(ahead, max(1, runtime.GOMAXPROCS(0)-1)) {
 				early.Go(opened.ahead)
@@ -181,17 +182,13 @@ type opener struct {
 }
 
 // whole begins to read a layer.
-func (o *opener) whole(i int, running *sync.WaitGroup) *whole {
+func (o *opener) whole(i int) *whole {
 	end := len(o.units)
 	if i+1 < len(o.first) {
 		end = o.first[i+1]
 	}
 	w := &whole{layer: o.layers[i], opened: o, at: o.first[i], left: end - o.first[i]}
 	w.next()
-	if o.units[w.at].part != nil {
-		w.check = make(chan error, 1)
-		running.Go(func() { w.check <- w.layer.Check(o.ctx) })
-	}
 	return w
 }
 
@@ -247,10 +244,8 @@ func (t *tree) apply(ctx context.Context, w *whole) error {
 	}
 	t.end()
 	// What follows the archive's end belongs to the digest.
-	if _, err := io.Copy(io.Discard, w); err != nil {
-		return err
-	}
-	return w.verify()
+	_, err := io.Copy(io.Discard, w)
+	return err
 }
 
 // content is a member's content, which may be holes of any size: they come from

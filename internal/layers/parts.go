@@ -2,6 +2,7 @@ package layers
 
 import (
 	"fmt"
+	"hash/crc32"
 	"io"
 
 	"github.com/bangervm/banger/internal/layers/gunzip"
@@ -9,39 +10,35 @@ import (
 
 const (
 	partBytes = 16 << 20 // of content, from point to point: what fits into memory
-	maxPoints = 128      // of a layer; a larger one has larger parts
+	maxPoints = 512      // of a layer: a larger one has larger parts, a better compressed one none
 )
 
 // points collects where reading of a layer can begin.
 type points struct {
-	list  []gunzip.Point
-	every int64
+	list    []gunzip.Point
+	tooMany bool
 }
 
-func (p *points) mark(z *gunzip.Reader) {
-	p.every = partBytes
-	z.Mark(partBytes, p.add)
+// mark has the points of a layer of that compressed size noted.
+func (p *points) mark(z *gunzip.Reader, size int64) {
+	z.Mark(max(partBytes, size/(maxPoints/8)), p.add)
 }
 
+// add takes a point; beyond so many there are none, for their sums go from one to
+// the next.
 func (p *points) add(at gunzip.Point) {
-	if n := len(p.list); n > 0 && at.Out-p.list[n-1].Out < p.every {
+	if p.tooMany = p.tooMany || len(p.list) == maxPoints; p.tooMany {
+		p.list = nil
 		return
 	}
-	if p.list = append(p.list, at); len(p.list) < maxPoints {
-		return
-	}
-	for i := range maxPoints / 2 {
-		p.list[i] = p.list[2*i+1]
-	}
-	clear(p.list[maxPoints/2:])
-	p.list = p.list[:maxPoints/2]
-	p.every *= 2
+	p.list = append(p.list, at)
 }
 
 // part is what is unpacked of a layer by one goroutine.
 type part struct {
 	from gunzip.Point
-	size int64 // of content; -1 for all that follows
+	size int64 // of content
+	sum  uint32
 }
 
 // unit is a layer, or a part of one.
@@ -56,15 +53,10 @@ func (l Layer) units() []unit {
 		return []unit{{layer: l}}
 	}
 	var list []unit
-	for i := range len(l.Points) + 1 {
-		p := &part{size: -1}
-		if i > 0 {
-			p.from = l.Points[i-1]
-		}
-		if i < len(l.Points) {
-			p.size = l.Points[i].Out - p.from.Out
-		}
-		list = append(list, unit{l, p})
+	var from gunzip.Point
+	for _, p := range l.Points {
+		list = append(list, unit{l, &part{from: from, size: p.Out - from.Out, sum: p.Sum}})
+		from = p
 	}
 	return list
 }
@@ -75,23 +67,25 @@ func (p *part) reader(src io.Reader) io.Reader {
 	if p.from.Out > 0 {
 		z = gunzip.NewReaderAt(src, p.from)
 	}
-	if p.size < 0 {
-		return z
-	}
-	return &exactly{z, p.size}
+	return &exactly{r: z, left: p.size, want: p.sum}
 }
 
-// exactly gives so many bytes; fewer are an error.
+// exactly gives so many bytes of that CRC-32.
 type exactly struct {
-	r    io.Reader
-	left int64
+	r         io.Reader
+	left      int64
+	sum, want uint32
 }
 
 func (e *exactly) Read(b []byte) (int, error) {
 	if e.left == 0 {
+		if e.sum != e.want {
+			return 0, fmt.Errorf("a part of it has the sum %08x, which was %08x before", e.sum, e.want)
+		}
 		return 0, io.EOF
 	}
 	n, err := e.r.Read(b[:min(int64(len(b)), e.left)])
+	e.sum = crc32.Update(e.sum, crc32.IEEETable, b[:n])
 	if e.left -= int64(n); err == io.EOF && e.left > 0 {
 		err = fmt.Errorf("%d bytes are missing in a part of it: %w", e.left, io.ErrUnexpectedEOF)
 	}
@@ -106,7 +100,6 @@ type whole struct {
 	left   int
 	stream *stream
 	points []gunzip.Point
-	check  chan error // nil without a check of its own
 }
 
 func (w *whole) Read(p []byte) (int, error) {
@@ -136,27 +129,19 @@ func (w *whole) next() {
 	}
 }
 
-// verify says whether the layer is what it should be, once all is read.
-func (w *whole) verify() error {
-	if w.check == nil {
-		return nil
-	}
-	err := <-w.check
-	w.check = nil // it is asked once
-	if err != nil {
-		return &sourceError{err}
-	}
-	return nil
-}
-
 // blame gives the reason for which a layer could not be applied: what its source
 // says in the end, else err.
 func (w *whole) blame(err error) error {
+	parts := false
 	if w.stream != nil {
+		parts = w.stream.part != nil
 		err = w.stream.blame(err)
 	}
-	if bad := w.verify(); bad != nil {
-		return bad
+	if !parts {
+		return err
+	}
+	if bad := w.layer.Check(w.opened.ctx); bad != nil {
+		return &sourceError{bad}
 	}
 	return err
 }

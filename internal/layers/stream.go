@@ -249,7 +249,7 @@ func (s *stream) decompressor(src *source) (io.Reader, func(), error) {
 	}
 	r, closer, err := decompressor(bufio.NewReaderSize(src, 256<<10))
 	if z, ok := r.(*gunzip.Reader); ok && s.layer.Unpacked != nil {
-		s.points.mark(z)
+		s.points.mark(z, s.layer.Size)
 	}
 	return r, closer, err
 }

@@ -17,8 +17,8 @@ import (
 // attributes, all is found out anew each time.
 const unpackedAttr = "user.banger.unpacked"
 
-// maxPoints bounds the file of points; 128 of them, in base64, are 6 MiB.
-const maxPoints = 16 << 20
+// maxPoints bounds the file of points; 512 of them, in base64, are 22 MiB.
+const maxPoints = 32 << 20
 
 // unpackedTo is the attribute's value.
 type unpackedTo struct {

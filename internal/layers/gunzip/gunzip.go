@@ -50,6 +50,7 @@ type Reader struct {
 	size uint32
 
 	all, marked int64 // bytes of content; at the last point
+	partSum     uint32
 	every       int64
 	note        func(Point)
 }
@@ -59,10 +60,11 @@ type Point struct {
 	In     int64  `json:"in"`     // bits of the stream before it
 	Out    int64  `json:"out"`    // bytes of content before it
 	Window []byte `json:"window"` // the last of these, up to 32 KiB
+	Sum    uint32 `json:"sum"`    // CRC-32 (IEEE) of those since the point before
 }
 
 // Mark has note called with a point about every so many bytes of content, from
-// within Read.
+// within Read, and with one for the end, where nothing is left to read.
 func (z *Reader) Mark(every int64, note func(Point)) { z.every, z.note = every, note }
 
 // mark notes the place, if it is one and far enough from the last.
@@ -71,10 +73,12 @@ func (z *Reader) mark() {
 		return
 	}
 	z.marked = z.all
-	z.note(Point{
-		In: (z.base+int64(z.pos))*8 - int64(z.count), Out: z.all,
-		Window: bytes.Clone(z.out[max(z.start, z.write-window):z.write]),
-	})
+	z.point(z.out[max(z.start, z.write-window):z.write])
+}
+
+func (z *Reader) point(before []byte) {
+	z.note(Point{In: (z.base+int64(z.pos))*8 - int64(z.count), Out: z.all, Window: bytes.Clone(before), Sum: z.partSum})
+	z.partSum = 0
 }
 
 // NewReaderAt reads from a point on; r begins at byte p.In/8 of the stream. What
@@ -111,7 +115,15 @@ func (z *Reader) Read(p []byte) (int, error) {
 		from := z.write
 		z.err = z.step()
 		z.all += int64(z.write - from)
-		z.sum = crc32.Update(z.sum, crc32.IEEETable, z.out[from:z.write])
+		if !z.resumed {
+			z.sum = crc32.Update(z.sum, crc32.IEEETable, z.out[from:z.write])
+		}
+		if z.note != nil {
+			z.partSum = crc32.Update(z.partSum, crc32.IEEETable, z.out[from:z.write])
+			if z.err == io.EOF {
+				z.point(nil)
+			}
+		}
 		z.size += uint32(z.write - from)
 	}
 	n := copy(p, z.out[z.given:z.write])
