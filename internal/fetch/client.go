@@ -2,6 +2,7 @@ package fetch
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -218,7 +219,15 @@ func said(ctx context.Context, err error) error {
 	return err
 }
 
-// broken is the error for a line that broke: worth another try.
+// lasting says whether asking again would give the same: a server without TLS, or
+// with a certificate that is not to be trusted, a name that is none.
+func lasting(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	var name *net.DNSError
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &certificate) || errors.As(err, &name) && name.IsNotFound
+}
+
+// broken is the error for a line that broke: worth another try, mostly.
 func broken(ctx context.Context, u *url.URL, err error) error {
 	var known *api.Error
 	switch {
@@ -230,7 +239,7 @@ func broken(ctx context.Context, u *url.URL, err error) error {
 		return known
 	}
 	e := api.Errorf(api.KindUnavailable, "cannot get %s: %w", u.Redacted(), err).WithHint("curl -I %s", u.Redacted())
-	e.Retryable = true
+	e.Retryable = !lasting(err)
 	return e
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -218,6 +219,25 @@ func TestItIsGivenUp(t *testing.T) {
 				t.Errorf("asked %d times, want %d", n, c.asked)
 			}
 		})
+	}
+}
+
+// What will not be otherwise the next time is asked for once.
+func TestItIsGivenUpAtOnce(t *testing.T) {
+	t.Parallel()
+	plain := serve(t, func(int, http.ResponseWriter, *http.Request) { t.Error("it was asked by plain HTTP") })
+	unknown := httptest.NewUnstartedServer(http.NotFoundHandler())
+	unknown.Config.ErrorLog = log.New(io.Discard, "", 0)
+	unknown.StartTLS()
+	t.Cleanup(unknown.Close)
+	for url, want := range map[string]string{
+		strings.Replace(plain.URL, "http:", "https:", 1): "HTTP response to HTTPS client",
+		unknown.URL: "certificate",
+	} {
+		err := get(t, client(Options{Attempts: 3}), url, nil)
+		if api.KindOf(err) != api.KindUnavailable || !strings.Contains(err.Error(), want) || api.AsError(err).Retryable {
+			t.Errorf("%s: to be tried again: %v: %v", url, api.AsError(err).Retryable, err)
+		}
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/docker/go-units"
+
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/internal/pull"
 )
@@ -55,12 +57,17 @@ func (m *Manager) ImportStream(ctx context.Context, req api.ImportImage, body io
 	if err != nil {
 		return api.Operation{}, fmt.Errorf("cannot import image %q: %w", req.Name, err)
 	}
-	_, err = io.Copy(f, body)
+	n, err := io.Copy(f, body)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
 	if err != nil {
-		return api.Operation{}, noSpace(fmt.Errorf("cannot import image %q: %w", req.Name, err), path)
+		err = noSpace(fmt.Errorf("cannot import image %q: %w", req.Name, err), path)
+		if api.KindOf(err) == api.KindNoSpace { // how much more would come is not known
+			e := api.AsError(err)
+			err = api.Errorf(api.KindNoSpace, "%w; the archive needs more than %s, and its image more again", err, units.BytesSize(float64(n))).WithHint("%s", e.Hint)
+		}
+		return api.Operation{}, err
 	}
 	req.Path = path
 	return m.importFrom(ctx, req, path)

@@ -109,3 +109,14 @@ func TestFullDiskInAPullFromARegistry(t *testing.T) {
 		})
 	}
 }
+
+// Of an archive that is sent it is said how much there was no room for.
+func TestFullDiskInAnImportFromAStream(t *testing.T) {
+	t.Parallel()
+	f, _ := withOCI(t, tmpfs(t, "6m"))
+	_, err := f.ImportStream(t.Context(), api.ImportImage{Name: "app"}, strings.NewReader(ocitest.Random(1, 8<<20)))
+	if api.KindOf(err) != api.KindNoSpace || !strings.Contains(err.Error(), "MiB, and its image more again") || api.AsError(err).Hint == "" {
+		t.Errorf("%v (%s)", err, api.KindOf(err))
+	}
+	f.NothingLeft(t)
+}
