@@ -35,7 +35,7 @@ type Layer struct {
 	// before the layers below are unpacked, and once more where the disk was full.
 	Open func() (io.ReadCloser, error)
 
-	// Unpacked, when not nil, is told once all layers are unpacked and checked, unless
+	// Unpacked, when not nil, is told once the file system is made, unless
 	// it is Known: this one has its DiffID, and where reading it can begin, which may
 	// be nowhere.
 	Unpacked func([]gunzip.Point)
@@ -116,22 +116,31 @@ func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is
 func build(ctx context.Context, path string, uuid [16]byte, layers []Layer, limits Limits, dir string, report func(done, total int64)) (stats Stats, err error) {
 	spool := &spool{dir: dir}
 	defer spool.close()
-	err = ext4.Build(path, uuid, func(to *ext4.Builder) error {
+	var read []*whole
+	err = ext4.Build(path, uuid, func(to *ext4.Builder) (err error) {
 		limits := limits.withDefaults()
 		if len(layers) > limits.Layers {
 			return api.Errorf(api.KindInvalid, "cannot unpack image: it has %d layers, more than %d", len(layers), limits.Layers)
 		}
 		m := newMeter(layers, limits, spool, report)
 		t := newTree(to, limits)
-		err := flatten(ctx, layers, m, t)
+		read, err = flatten(ctx, layers, m, t)
 		stats = m.stats(t)
 		return err
 	})
+	if err == nil {
+		for _, w := range read {
+			if w.layer.Unpacked != nil && !w.layer.Known {
+				w.layer.Unpacked(w.points)
+			}
+		}
+	}
 	return stats, err
 }
 
-// flatten puts the layers' merged tree into a file system being built.
-func flatten(ctx context.Context, layers []Layer, m *meter, t *tree) error {
+// flatten puts the layers' merged tree into a file system being built, and gives
+// what it read.
+func flatten(ctx context.Context, layers []Layer, m *meter, t *tree) (read []*whole, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	opened := opener{ctx: ctx, layers: layers, meter: m}
 	for _, l := range layers {
@@ -146,7 +155,6 @@ func flatten(ctx context.Context, layers []Layer, m *meter, t *tree) error {
 			s.wait()
 		}
 	}()
-	var read []*whole
 	for i, l := range layers {
 		w := opened.whole(i)
 		if i == 0 {
@@ -156,17 +164,12 @@ func flatten(ctx context.Context, layers []Layer, m *meter, t *tree) error {
 		}
 		start, waited := time.Now(), m.waited
 		if err := t.apply(ctx, w); err != nil {
-			return unpackError(ctx, l, w.blame(err))
+			return nil, unpackError(ctx, l, w.blame(err))
 		}
 		m.merge += time.Since(start) - (m.waited - waited)
 		read = append(read, w)
 	}
-	for _, w := range read {
-		if w.layer.Unpacked != nil && !w.layer.Known {
-			w.layer.Unpacked(w.points)
-		}
-	}
-	return nil
+	return read, nil
 }
 
 // opener opens layers, or their parts, in their order, each once.

@@ -36,9 +36,10 @@ func (p *points) add(at gunzip.Point) {
 
 // part is what is unpacked of a layer by one goroutine.
 type part struct {
-	from gunzip.Point
-	size int64 // of content
-	sum  uint32
+	from   gunzip.Point
+	size   int64 // of content
+	packed int64 // bytes of the layer that it is made from
+	sum    uint32
 }
 
 // unit is a layer, or a part of one.
@@ -55,7 +56,7 @@ func (l Layer) units() []unit {
 	var list []unit
 	var from gunzip.Point
 	for _, p := range l.Points {
-		list = append(list, unit{l, &part{from: from, size: p.Out - from.Out, sum: p.Sum}})
+		list = append(list, unit{l, &part{from: from, size: p.Out - from.Out, packed: (p.In+7)/8 - from.In/8, sum: p.Sum}})
 		from = p
 	}
 	return list
@@ -137,7 +138,7 @@ func (w *whole) blame(err error) error {
 		parts = w.stream.part != nil
 		err = w.stream.blame(err)
 	}
-	if !parts {
+	if !parts || isFull(err) {
 		return err
 	}
 	if bad := w.layer.Check(w.opened.ctx); bad != nil {

@@ -183,6 +183,40 @@ func leave(t *testing.T, dir string, bytes int64) {
 	}
 }
 
+// Where the spool takes nothing, no more is unpacked than fits into memory, in
+// however many layers.
+func TestLayersAreNotUnpackedIntoMemory(t *testing.T) {
+	t.Parallel()
+	var opened atomic.Int64
+	stalled := stack(t, []m{file("first", "1")})[0]
+	inner := stalled.Open
+	stalled.Open = func() (io.ReadCloser, error) {
+		for last := int64(-1); opened.Load() != last; time.Sleep(300 * time.Millisecond) {
+			last = opened.Load()
+		}
+		if n := opened.Load(); n > ahead+2 {
+			t.Errorf("%d layers were unpacked before their turn", n)
+		}
+		return inner()
+	}
+	next := stack(t, []m{file("next", string(make([]byte, 18<<20)))})[0]
+	open := next.Open
+	next.Open = func() (io.ReadCloser, error) {
+		opened.Add(1)
+		return open()
+	}
+	ls := []Layer{stalled}
+	for range 10 {
+		ls = append(ls, next)
+	}
+	if _, err := build(t.Context(), filepath.Join(t.TempDir(), "x"), ext4.UUID("x"), ls, Limits{}, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := opened.Load(); n != 10 {
+		t.Errorf("%d layers were opened", n)
+	}
+}
+
 // A layer whose digest the source checks, and whose diff id was checked before,
 // is not hashed again.
 func TestAKnownDiffIDIsNotComputed(t *testing.T) {

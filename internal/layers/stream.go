@@ -62,9 +62,6 @@ func newMeter(layers []Layer, limits Limits, spool *spool, report func(done, tot
 
 func (m *meter) read(n int) {
 	done := m.in.Add(int64(n))
-	if m.total > 0 {
-		done = min(done, m.total) // parts overlap a little
-	}
 	if m.report != nil {
 		m.reporting.Lock()
 		defer m.reporting.Unlock()
@@ -118,7 +115,7 @@ type stream struct {
 	done  sync.WaitGroup
 
 	turn     chan struct{} // closed: it is being read
-	unpacked chan struct{} // closed: the decompressor is done
+	unpacked chan struct{} // closed: all of it waits for its turn, or is read
 	drop     chan struct{} // closed: nobody reads on
 	free     chan []byte
 	plain    chan []byte // from the decompressor
@@ -143,13 +140,13 @@ func open(ctx context.Context, u unit, m *meter) *stream {
 		s.free <- nil // made when first needed
 	}
 	s.done.Go(func() {
-		defer close(s.unpacked)
 		defer close(s.plain)
 		if err := s.unpack(); err != nil {
 			s.err = err
 		}
 	})
 	s.done.Go(func() {
+		defer close(s.unpacked)
 		defer s.summed.close()
 		for c := range s.plain {
 			if s.sum != nil {
@@ -177,7 +174,11 @@ func (s *stream) pass(c []byte) {
 	}
 	s.meter.kept.Add(-1)
 	at, ok := s.meter.spool.put(c)
-	if !ok { // the decompressor has to wait, when it has no chunk left
+	if !ok { // nobody unpacks more before the turn has come
+		select {
+		case <-s.turn:
+		case <-s.ctx.Done():
+		}
 		s.summed.push(piece{chunk: c, n: len(c)})
 		return
 	}
@@ -237,10 +238,17 @@ func (s *stream) unpack() error {
 }
 
 func (s *stream) source() (io.ReadCloser, error) {
-	if s.part != nil {
-		return s.layer.OpenAt(s.part.from.In / 8)
+	if s.part == nil {
+		return s.layer.Open()
 	}
-	return s.layer.Open()
+	rc, err := s.layer.OpenAt(s.part.from.In / 8)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(rc, s.part.packed), rc}, nil
 }
 
 func (s *stream) decompressor(src *source) (io.Reader, func(), error) {
@@ -270,8 +278,12 @@ func notZeros(b []byte) (n int64) {
 
 // rest reads what is left of a source, which is then no layer any more, for its
 // own error: only at its end it knows whether its bytes were damaged, and damaged
-// ones look like a bad layer. Without such an error it gives err.
+// ones look like a bad layer. Without such an error it gives err. Of a part nothing
+// is known at its end: it has a check.
 func (s *stream) rest(src *source, err error) error {
+	if s.part != nil {
+		return err
+	}
 	buf := make([]byte, 64<<10)
 	for rerr := err; s.ctx.Err() == nil; _, rerr = src.Read(buf) {
 		var said *sourceError

@@ -117,12 +117,12 @@ func (b *Blobs) pruneOne(info BlobInfo, keep, dry bool) (bool, error) {
 	if info.Partial {
 		path = b.partial(info.Digest)
 	}
+	if !info.Partial {
+		b.forget(info.Digest)
+	}
 	err := os.Remove(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
-	}
-	if perr := os.Remove(b.pointsOf(info.Digest)); err == nil && !errors.Is(perr, fs.ErrNotExist) {
-		err = perr
 	}
 	return err == nil, err
 }
@@ -194,6 +194,7 @@ func (b *Blobs) open(bl blob) (io.ReadCloser, error) {
 		return nil, b.notHere(bl, err)
 	}
 	return newVerifier(f, bl.digest, bl.size, f.Close, func(m *mismatchError) error {
+		b.forget(bl.digest)
 		_ = os.Remove(b.path(bl.digest))
 		err := api.Errorf(api.KindUnavailable, "cannot read %s %s from the blob cache: it was damaged on the disk and is removed: %w", bl.what, bl.digest, m)
 		err.Retryable = true

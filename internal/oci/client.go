@@ -220,18 +220,15 @@ func (c *Client) blobs(ctx context.Context, what string, image *Image, m *v1.Man
 	if err != nil {
 		return contentError(what, err)
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, together := errgroup.WithContext(ctx)
 	group.SetLimit(c.opt.Parallel)
 	for n, bl := range all[1:] {
-		group.Go(func() error { return c.opt.Blobs.get(ctx, bl, sources, c.patience(), progress.of(n+1)) })
+		group.Go(func() error { return c.opt.Blobs.get(together, bl, sources, c.patience(), progress.of(n+1)) })
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	for n := range image.Layers {
-		c.opt.Blobs.recall(&image.Layers[n], all[n+1])
-	}
-	return nil
+	return c.opt.Blobs.recall(ctx, image.Layers, all[1:])
 }
 
 func (c *Client) patience() patience {

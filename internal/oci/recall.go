@@ -20,18 +20,53 @@ const unpackedAttr = "user.banger.unpacked"
 // maxPoints bounds the file of points; 512 of them, in base64, are 22 MiB.
 const maxPoints = 32 << 20
 
+// unpackedVersion is the generation of what is kept.
+const unpackedVersion = 1
+
 // unpackedTo is the attribute's value.
 type unpackedTo struct {
-	DiffID string `json:"diff_id"`
-	Points string `json:"points,omitempty"` // digest of the file of points
+	Version int    `json:"version"`
+	DiffID  string `json:"diff_id"`
+	Points  string `json:"points,omitempty"` // digest of the file of points
 }
 
 func (b *Blobs) pointsOf(digest string) string { return b.path(digest) + ".points" }
 
-// recall fills in what is known of a layer that is here.
-func (b *Blobs) recall(l *Layer, bl blob) {
-	l.Unpacked = func(points []gunzip.Point) { b.note(l.Digest, l.DiffID, points) }
-	l.Known, l.Points = b.known(l.Digest, l.DiffID)
+// manyPoints are enough for the largest image there may be: 64 GiB.
+const manyPoints = 4096
+
+// recall fills in what is known of layers that are here. A layer that is there
+// several times is looked up once, and an image has so many points at most.
+func (b *Blobs) recall(ctx context.Context, layers []Layer, blobs []blob) error {
+	type fact struct {
+		known  bool
+		points []gunzip.Point
+	}
+	facts := map[[2]string]fact{}
+	left := manyPoints
+	for n := range layers {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		l := &layers[n]
+		key := [2]string{l.Digest, l.DiffID}
+		f, ok := facts[key]
+		if !ok {
+			f.known, f.points = b.known(l.Digest, l.DiffID)
+			facts[key] = f
+		}
+		l.Known = f.known
+		if left -= len(f.points); left >= 0 {
+			l.Points = f.points
+		}
+		b.access(l, blobs[n])
+	}
+	return nil
+}
+
+// access gives a layer its ways to its bytes.
+func (b *Blobs) access(l *Layer, bl blob) {
+	l.Unpacked = func(points []gunzip.Point) { b.note(bl.digest, l.DiffID, points) }
 	l.OpenAt = func(offset int64) (io.ReadCloser, error) {
 		f, err := os.Open(b.path(bl.digest))
 		if err != nil {
@@ -50,6 +85,9 @@ func (b *Blobs) recall(l *Layer, bl blob) {
 		}
 		defer func() { _ = r.Close() }()
 		_, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{untilDone{ctx, r}}, make([]byte, 256<<10))
+		if err == nil { // so what was kept of it is wrong
+			b.forget(bl.digest)
+		}
 		return err
 	}
 }
@@ -57,17 +95,31 @@ func (b *Blobs) recall(l *Layer, bl blob) {
 // note keeps what a layer unpacks to. It is for speed alone: failures are no
 // matter, for what was half written is not taken.
 func (b *Blobs) note(digest, diffID string, points []gunzip.Point) {
-	to := unpackedTo{DiffID: diffID}
+	to := unpackedTo{Version: unpackedVersion, DiffID: diffID}
 	if len(points) > 0 {
 		text, err := json.Marshal(points)
-		if err != nil || os.WriteFile(b.pointsOf(digest), text, 0o600) != nil {
+		if err == nil {
+			err = os.WriteFile(b.pointsOf(digest), text, 0o600)
+		}
+		if err != nil {
+			b.forget(digest)
 			return
 		}
 		to.Points = digestOf(text)
 	}
-	if text, err := json.Marshal(to); err == nil {
-		_ = unix.Lsetxattr(b.path(digest), unpackedAttr, text, 0)
+	text, err := json.Marshal(to)
+	if err == nil {
+		err = unix.Lsetxattr(b.path(digest), unpackedAttr, text, 0)
 	}
+	if err != nil {
+		b.forget(digest)
+	}
+}
+
+// forget drops what is kept of a layer; the blob stays.
+func (b *Blobs) forget(digest string) {
+	_ = os.Remove(b.pointsOf(digest))
+	_ = unix.Lremovexattr(b.path(digest), unpackedAttr)
 }
 
 // known says whether a layer is known to unpack to that, and where reading it can
@@ -76,7 +128,7 @@ func (b *Blobs) known(digest, diffID string) (bool, []gunzip.Point) {
 	var value [1024]byte
 	n, err := unix.Lgetxattr(b.path(digest), unpackedAttr, value[:])
 	var to unpackedTo
-	if err != nil || json.Unmarshal(value[:n], &to) != nil || to.DiffID != diffID || diffID == "" {
+	if err != nil || json.Unmarshal(value[:n], &to) != nil || to.Version != unpackedVersion || to.DiffID != diffID || diffID == "" {
 		return false, nil
 	}
 	f, err := os.Open(b.pointsOf(digest))

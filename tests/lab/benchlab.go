@@ -39,9 +39,13 @@ func benchVerb(ctx context.Context, o options) (int, error) {
 	defer s.remove()
 	pool := samples{}
 	var failures []error
+	var again []string
 	for _, w := range works { // a boot of its own each time: boots stay short
 		for n := range o.boots {
-			got, err := o.benchBoots(ctx, s, w)
+			got, first, err := o.benchBoots(ctx, s, w)
+			if first != nil {
+				again = append(again, fmt.Sprintf("%s: %v", w, first))
+			}
 			if err != nil { // what is measured counts all the same
 				failures = append(failures, fmt.Errorf("%s: boot %d of %d: %w", w, n+1, o.boots, err))
 				say("%v", failures[len(failures)-1])
@@ -54,6 +58,9 @@ func benchVerb(ctx context.Context, o options) (int, error) {
 		}
 	}
 	missed := benchTable(os.Stdout, pool)
+	for _, a := range again {
+		fmt.Println("begun again:", a)
+	}
 	if err := os.MkdirAll("bench-results", 0o755); err != nil {
 		return codeFailed, err
 	}
@@ -70,15 +77,16 @@ func benchVerb(ctx context.Context, o options) (int, error) {
 }
 
 // benchBoots is benchBoot, once more where it failed: hosts in emulation hang now
-// and then.
-func (o options) benchBoots(ctx context.Context, s stock, work string) (got samples, err error) {
-	for try := 1; ; try++ {
-		got, err = o.benchBoot(ctx, s, work)
-		if err == nil || try == rowTries || ctx.Err() != nil {
-			return got, err
-		}
-		say("%s: %v; once more in a fresh boot", work, err)
+// and then. first is what failed then.
+func (o options) benchBoots(ctx context.Context, s stock, work string) (got samples, first, err error) {
+	got, err = o.benchBoot(ctx, s, work)
+	if err == nil || ctx.Err() != nil {
+		return got, nil, err
 	}
+	say("%s: %v; once more in a fresh boot", work, err)
+	first = err
+	got, err = o.benchBoot(ctx, s, work)
+	return got, first, err
 }
 
 // benchBoot measures one work in one boot.

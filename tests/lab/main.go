@@ -115,7 +115,7 @@ func parse(verb string, args []string) (options, []string, error) {
 	memory := fs.String("memory", "3G", "memory of the lab host")
 	fs.IntVar(&o.plan.vcpus, "cpus", 1, "processors of the lab host")
 	if verb == "bench" {
-		fs.StringVar(&o.works, "works", "run-firecracker,run-qemu,exec-firecracker,exec-qemu,leaks-firecracker", "what to measure")
+		fs.StringVar(&o.works, "works", "run-firecracker,run-qemu,exec-firecracker,exec-qemu,leaks-firecracker,leaks-qemu", "what to measure")
 		fs.IntVar(&o.pairs, "pairs", 3, "counted pairs in each boot")
 		fs.IntVar(&o.creations, "creations", 34, "machines created and deleted in each boot")
 		fs.IntVar(&o.boots, "boots", 3, "boots for each work")
