@@ -159,3 +159,8 @@ func noSpace(err error, dir string) error {
 	}
 	return err
 }
+
+// needing adds to an error of kind no-space what there was no room for.
+func needing(err error, what string) error {
+	return api.Errorf(api.KindNoSpace, "%w; %s", err, what).WithHint("%s", api.AsError(err).Hint)
+}

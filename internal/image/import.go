@@ -64,8 +64,7 @@ func (m *Manager) ImportStream(ctx context.Context, req api.ImportImage, body io
 	if err != nil {
 		err = noSpace(fmt.Errorf("cannot import image %q: %w", req.Name, err), path)
 		if api.KindOf(err) == api.KindNoSpace { // how much more would come is not known
-			e := api.AsError(err)
-			err = api.Errorf(api.KindNoSpace, "%w; the archive needs more than %s, and its image more again", err, units.BytesSize(float64(n))).WithHint("%s", e.Hint)
+			err = needing(err, fmt.Sprintf("the archive needs more than %s, and its image more again", units.BytesSize(float64(n))))
 		}
 		return api.Operation{}, err
 	}

@@ -207,8 +207,7 @@ func (m *Manager) flatten(ctx context.Context, dir string, image *oci.Image, rep
 	})
 	if err != nil {
 		if api.KindOf(err) == api.KindNoSpace {
-			e := api.AsError(err)
-			return store.Image{}, api.Errorf(api.KindNoSpace, "%w; it needs %s", err, unpackedSize(ctx, stack)).WithHint("%s", e.Hint)
+			return store.Image{}, needing(err, "it needs "+unpackedSize(ctx, stack))
 		}
 		return store.Image{}, err
 	}

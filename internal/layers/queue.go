@@ -7,7 +7,7 @@ type piece struct {
 	chunk []byte // nil when spooled
 	kept  bool   // counted by the meter
 	at    int64
-	n     int
+	n     int // of what is in the spool
 }
 
 // queue is pieces on their way, as many as come: who puts them in bounds them.

@@ -164,12 +164,12 @@ func open(ctx context.Context, u unit, m *meter) *stream {
 func (s *stream) pass(c []byte) {
 	select {
 	case <-s.turn:
-		s.summed.push(piece{chunk: c, n: len(c)})
+		s.summed.push(piece{chunk: c})
 		return
 	default:
 	}
 	if s.meter.kept.Add(1) <= keptCount {
-		s.summed.push(piece{chunk: c, n: len(c), kept: true})
+		s.summed.push(piece{chunk: c, kept: true})
 		return
 	}
 	s.meter.kept.Add(-1)
@@ -179,7 +179,7 @@ func (s *stream) pass(c []byte) {
 		case <-s.turn:
 		case <-s.ctx.Done():
 		}
-		s.summed.push(piece{chunk: c, n: len(c)})
+		s.summed.push(piece{chunk: c})
 		return
 	}
 	s.summed.push(piece{at: at, n: len(c)})

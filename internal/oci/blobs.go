@@ -18,10 +18,10 @@ import (
 	"github.com/bangervm/banger/internal/debian"
 )
 
-// Blobs is the cache of what registries gave, by digest: <algorithm>/<hex>, and
+// Blobs is the cache of what registries gave, by digest: <algorithm>/<hex>,
 // <hex>.partial for what broke off and can be gone on with, and <hex>.points for
-// where the unpacking of a large layer can begin. One process at a time
-// may use a folder. Its methods may be called from several goroutines.
+// where the unpacking of a layer can begin. One process at a time may use a folder.
+// Its methods may be called from several goroutines.
 type Blobs struct {
 	dir string
 
@@ -116,8 +116,7 @@ func (b *Blobs) pruneOne(info BlobInfo, keep, dry bool) (bool, error) {
 	path := b.path(info.Digest)
 	if info.Partial {
 		path = b.partial(info.Digest)
-	}
-	if !info.Partial {
+	} else {
 		b.forget(info.Digest)
 	}
 	err := os.Remove(path)

@@ -17,8 +17,8 @@ import (
 // attributes, all is found out anew each time.
 const unpackedAttr = "user.banger.unpacked"
 
-// maxPoints bounds the file of points; 512 of them, in base64, are 22 MiB.
-const maxPoints = 32 << 20
+// maxPointsFile is in bytes; 512 points, in base64, are 22 MiB.
+const maxPointsFile = 32 << 20
 
 // unpackedVersion is the generation of what is kept.
 const unpackedVersion = 1
@@ -136,7 +136,7 @@ func (b *Blobs) known(digest, diffID string) (bool, []gunzip.Point) {
 		return true, nil
 	}
 	defer func() { _ = f.Close() }()
-	text, err := io.ReadAll(io.LimitReader(f, maxPoints))
+	text, err := io.ReadAll(io.LimitReader(f, maxPointsFile))
 	var points []gunzip.Point
 	if err != nil || digestOf(text) != to.Points || json.Unmarshal(text, &points) != nil {
 		return true, nil
