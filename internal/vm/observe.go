@@ -77,7 +77,8 @@ func (m *Manager) watchWaits(ctx context.Context, mc *machine, r *running, k Kee
 			continue
 		}
 		mc.update(func() { r.waits = s.Waits })
-		rec, err := m.d.Store.VM(ctx, mc.id)
+		// What was shown is told, also when the machine is stopped right after.
+		rec, err := m.d.Store.VM(context.WithoutCancel(ctx), mc.id)
 		switch {
 		case err != nil:
 		case s.Waits == "":
