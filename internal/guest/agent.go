@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -30,7 +32,8 @@ type System struct {
 type Options struct {
 	Build  string
 	BootID string
-	// Env, Workdir and User are defaults of every command, see guestapi.Config.
+	// Env, Workdir and User are defaults of every command, see guestapi.Config. No
+	// User is the agent's own: root, in a guest.
 	Env     []string
 	Workdir string
 	User    string
@@ -61,6 +64,9 @@ type Agent struct {
 
 // NewAgent makes an agent; Serve lets it answer.
 func NewAgent(opts Options, log *slog.Logger) *Agent {
+	if opts.User == "" {
+		opts.User = strconv.Itoa(os.Geteuid())
+	}
 	if opts.spawn == nil {
 		opts.spawn = &hostSpawner{}
 	}
