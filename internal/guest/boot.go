@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -71,6 +72,7 @@ type initProcess struct {
 
 	beside *besideInit // nil where we are PID 1
 
+	ending       atomic.Bool // the shutdown has begun
 	shutdownOnce sync.Once
 	shutdownDone guestapi.ShutdownReply
 }
@@ -208,6 +210,9 @@ func (i *initProcess) later() {
 	// Ping needs no privilege, as on any Debian with systemd.
 	_ = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0)
 	time.Sleep(firstCommand)
+	if i.ending.Load() {
+		return
+	}
 	if err := i.listenBulk(); err != nil { // until then bulk streams go by the guest link
 		i.warn(err)
 	}
@@ -220,7 +225,7 @@ func (i *initProcess) later() {
 		if i.disks[role] == "" {
 			continue
 		}
-		if _, err := i.grow(role); err != nil {
+		if _, err := i.grow(role); err != nil && !i.ending.Load() { // then the disks are read-only
 			i.warn(err)
 		}
 	}

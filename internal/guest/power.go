@@ -53,6 +53,7 @@ func (i *initProcess) signals() {
 // for the first call and gets its reply.
 func (i *initProcess) shutdown(s guestapi.Shutdown) guestapi.ShutdownReply {
 	i.shutdownOnce.Do(func() {
+		i.ending.Store(true)
 		i.agent.refuse()
 		var r guestapi.ShutdownReply
 		r.Killed = i.endProcesses(min(max(time.Duration(s.GraceMS)*time.Millisecond, 0), maxGrace))

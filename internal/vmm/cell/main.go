@@ -25,7 +25,7 @@ func Main() error {
 	unix.CloseOnExec(controlFD)
 	err := enter(control)
 	told := api.AsError(err)
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+	if told.Kind != api.KindUnsupported && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
 		told = unsupported(err)
 	}
 	_ = json.NewEncoder(control).Encode(word{told})
@@ -45,7 +45,7 @@ func enter(control *os.File) error {
 	var tap *os.File
 	if plan.Tap != nil {
 		if tap, err = plan.Tap.make(plan.UID); err != nil {
-			return err
+			return api.Errorf(api.KindUnsupported, "this host does not let us have a tap: %w", err).WithHint("banger doctor")
 		}
 	}
 	program := plan.Program

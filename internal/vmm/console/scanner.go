@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// maxLine is how much of a line is looked at.
+// maxLine is how much of a line is kept.
 const maxLine = 512
 
 const panicMark = "Kernel panic - not syncing: "
@@ -17,7 +17,7 @@ const panicMark = "Kernel panic - not syncing: "
 // zero value is ready; it is safe for concurrent use.
 type Scanner struct {
 	// Marks are other texts to look for, Marked what is called, from Write, with
-	// each line that has one inside, once it has ended. Set before the first
+	// each line that has one inside, once it has ended; of a long one, with its end. Set before the first
 	// Write, if at all.
 	Marks  []string
 	Marked func(line string)
@@ -36,10 +36,8 @@ func (s *Scanner) Write(p []byte) (int, error) {
 	for len(p) > 0 && (!s.ended || len(s.Marks) > 0) {
 		part, rest, newline := bytes.Cut(p, []byte{'\n'})
 		p = rest
-		if room := maxLine - len(s.line); room > 0 {
-			s.line = append(s.line, part[:min(room, len(part))]...)
-		}
-		if _, text, ok := bytes.Cut(s.line, []byte(panicMark)); ok && !s.ended {
+		s.take(part)
+		if text, ok := bytes.CutPrefix(s.line, []byte(panicMark)); ok && !s.ended {
 			s.found = clean(text)
 			s.ended = newline
 		}
@@ -51,6 +49,20 @@ func (s *Scanner) Write(p []byte) (int, error) {
 		}
 	}
 	return n, nil
+}
+
+// take adds to the line. What the kernel prints may follow anything that a program
+// left without an end, so of a long line the last part is kept; of a panic's the first.
+func (s *Scanner) take(part []byte) {
+	s.line = append(s.line, part...)
+	if i := bytes.Index(s.line, []byte(panicMark)); i >= 0 && !s.ended {
+		s.line = append(s.line[:0], s.line[i:]...)
+		s.line = s.line[:min(len(s.line), maxLine)]
+		return
+	}
+	if over := len(s.line) - maxLine; over > 0 {
+		s.line = append(s.line[:0], s.line[over:]...)
+	}
 }
 
 // Panic is the text of the first panic seen, and whether there was one.

@@ -65,6 +65,7 @@ func diskSpec(t *testing.T, id string) vmm.Spec {
 // neither in its cell, nor with its identity outside of it.
 func TestBreakOut(t *testing.T) {
 	t.Parallel()
+	needTun(t)
 	other, spec := victim(t)
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -174,6 +175,7 @@ func outside(t *testing.T, b burglary, uid int) (l loot) {
 // devices are its own, whatever the keeper's umask.
 func TestPrivateFilesAreLent(t *testing.T) {
 	t.Parallel()
+	needTun(t)
 	spec := diskSpec(t, "t")
 	base := filepath.Join(spec.RunDir, "base")
 	if err := os.WriteFile(base, nil, 0o400); err != nil {

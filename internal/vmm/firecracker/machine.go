@@ -167,8 +167,9 @@ const (
 	markPowerOff = "reboot: Power down"
 )
 
-// haltedLine is such a line, with the kernel's time or without.
-var haltedLine = regexp.MustCompile(`^(?:\[ *\d+\.\d+\] )?reboot: (?:System halted|Power down)\s*$`)
+// haltedLine is such a line, with the kernel's time or without. With it, the line
+// may begin with what a program printed: its end of line may come later or never.
+var haltedLine = regexp.MustCompile(`(?:^|\[ *\d+\.\d+\] )reboot: (?:System halted|Power down)\s*$`)
 
 // lastLine hears the lines with those marks, and cuts the power. The guest's root
 // can print them too, and so ends its own machine, as it may.

@@ -28,8 +28,9 @@ type Options struct {
 	HostBoot string
 	Log      *slog.Logger
 
-	// Device is /dev/kvm when empty.
-	Device string
+	// Device is /dev/kvm when empty; Tun, which a driver with a tap needs too, is
+	// /dev/net/tun.
+	Device, Tun string
 	// FirstOutput is how long the guest's kernel may take to say its first
 	// word, Total how long until userspace. Zero means 5 s and 20 s, and more on
 	// a slow host; see patience.
@@ -55,14 +56,23 @@ func Run(ctx context.Context, o Options) (vmm.Accelerator, string, error) {
 	if o.Device == "" {
 		o.Device = "/dev/kvm"
 	}
+	if o.Tun == "" {
+		o.Tun = "/dev/net/tun"
+	}
 	if o.FirstOutput == 0 {
 		o.FirstOutput = 5 * time.Second
 	}
 	if o.Total == 0 {
 		o.Total = 20 * time.Second
 	}
-	if reason := closed(o.Device); reason != "" {
-		return vmm.TCG, reason, nil
+	devices := []string{o.Device}
+	if o.Driver.Capabilities().Tap {
+		devices = append(devices, o.Tun)
+	}
+	for _, device := range devices {
+		if reason := closed(device); reason != "" {
+			return vmm.TCG, reason, nil
+		}
 	}
 	version, err := o.Driver.Check(ctx)
 	if err != nil {
@@ -85,6 +95,15 @@ func Run(ctx context.Context, o Options) (vmm.Accelerator, string, error) {
 	}
 	o.Log.Info("probed the accelerator", "accelerator", v.Accelerator, "reason", v.Reason)
 	return v.Accelerator, v.Reason, nil
+}
+
+// network is what a driver's guest has when it takes a tap: a host may lack what
+// that needs.
+func network(d vmm.Driver) *vmm.NIC {
+	if !d.Capabilities().Tap {
+		return nil
+	}
+	return &vmm.NIC{MAC: "52:54:00:00:00:01", MTU: 1500}
 }
 
 // closed says why the device cannot be used at all, without a guest.
@@ -123,24 +142,25 @@ func boot(ctx context.Context, o Options) (verdict, error) {
 	out := newListener(guestapi.ProbeReply)
 	m, err := o.Driver.Start(launch, vmm.Spec{
 		ID: "probe", Name: "probe", VCPUs: 1, MemoryBytes: memory, Accelerator: vmm.KVM,
-		Kernel: o.Kernel, Initrd: initrd,
+		Kernel: o.Kernel, Initrd: initrd, Network: network(o.Driver),
 		// The kernel's first words, long before its console is set up.
 		Cmdline: []string{"earlyprintk=ttyS0"},
 		RunDir:  dir, LogFile: filepath.Join(dir, "log"),
 	}, out)
-	switch {
-	case ctx.Err() != nil:
-		if err == nil {
-			m.Kill()
-			<-m.Done()
+	if err != nil {
+		if ctx.Err() != nil {
+			return verdict{}, ctx.Err()
 		}
-		return verdict{}, ctx.Err()
-	case err != nil:
 		return tcg("no guest starts under it: %v", err)
 	}
 	defer func() {
 		m.Kill() // a machine that has ended needs none
 		<-m.Done()
+		if t, ok := m.(vmm.Tapper); ok {
+			if tap := t.Tap(); tap != nil {
+				_ = tap.Close()
+			}
+		}
 	}()
 
 	launched := time.Since(began)

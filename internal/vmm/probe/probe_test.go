@@ -20,6 +20,7 @@ import (
 type talker struct {
 	*fake.Driver
 	starts int
+	nic    *vmm.NIC // of the last guest
 	say    string
 	end    vmm.Reason // empty: it lives on
 	err    error
@@ -27,6 +28,7 @@ type talker struct {
 
 func (d *talker) Start(ctx context.Context, spec vmm.Spec, console io.Writer) (vmm.Machine, error) {
 	d.starts++
+	d.nic = spec.Network
 	if d.err != nil {
 		return nil, d.err
 	}
@@ -116,6 +118,38 @@ func TestNoDevice(t *testing.T) {
 	got, reason, err := Run(t.Context(), o)
 	if err != nil || got != vmm.TCG || !strings.Contains(reason, "has no") || d.starts != 0 {
 		t.Errorf("got %s, %q, %v", got, reason, err)
+	}
+}
+
+// tapped is a driver that takes a tap.
+type tapped struct{ *talker }
+
+func (d tapped) Capabilities() vmm.Capabilities {
+	c := d.talker.Capabilities()
+	c.Tap = true
+	return c
+}
+
+// A driver that takes a tap needs that device too, whenever it is asked for; its
+// guest has a network device.
+func TestNoTun(t *testing.T) {
+	t.Parallel()
+	d := tapped{newTalker()}
+	d.say = guestapi.ProbeReply
+	o := options(t, d)
+	o.Tun = filepath.Join(t.TempDir(), "tun")
+	got, reason, err := Run(t.Context(), o)
+	if err != nil || got != vmm.TCG || !strings.Contains(reason, "has no "+o.Tun) || d.starts != 0 {
+		t.Errorf("got %s, %q, %v", got, reason, err)
+	}
+	if err := os.WriteFile(o.Tun, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, reason, err := Run(t.Context(), o); err != nil || got != vmm.KVM || d.starts != 1 {
+		t.Errorf("with it: got %s, %q, %v", got, reason, err)
+	}
+	if d.nic == nil {
+		t.Error("its guest had no network device")
 	}
 }
 

@@ -245,11 +245,15 @@ func (s suite) killedByOthers(t *testing.T) {
 // start starts a machine, waits for its agent, and kills it after the test.
 func (s suite) start(t *testing.T, spec vmm.Spec, console io.Writer) (vmm.Machine, *guestlink.Client) {
 	t.Helper()
-	m, err := s.newDriver(t).Start(limit(t), spec, console)
+	var said screen
+	m, err := s.newDriver(t).Start(limit(t), spec, both{&said, console})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the console of %s, its end:\n%s", spec.ID, said.end())
+		}
 		m.Kill() // it may have ended
 		<-m.Done()
 	})
@@ -344,6 +348,24 @@ func (s *screen) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.Write(p)
+}
+
+func (s *screen) end() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Clone(s.b.Bytes()[max(0, s.b.Len()-8<<10):])
+}
+
+// both is a console that is kept and handed on; the keeping comes first, so that
+// a console that takes nothing hides nothing.
+type both struct {
+	kept *screen
+	to   io.Writer
+}
+
+func (b both) Write(p []byte) (int, error) {
+	_, _ = b.kept.Write(p)
+	return b.to.Write(p)
 }
 
 // blocked is a console that takes nothing until it is freed.
