@@ -116,7 +116,7 @@ func setup(spec vmm.Spec, v version, at places) []step {
 	}
 	if n := spec.Network; n != nil {
 		nic := fcapi.NetworkInterface{ID: networkID, Tap: tapName, MAC: n.MAC}
-		if v.atLeast(minorMTU) {
+		if v.has(minorMTU) {
 			nic.MTU = n.MTU
 		}
 		steps = append(steps, step{"network", "/network-interfaces/" + networkID, nic})
@@ -125,8 +125,10 @@ func setup(spec vmm.Spec, v version, at places) []step {
 		step{"vsock", "/vsock", fcapi.Vsock{CID: guestCID, Socket: at.own(linkSocket)}},
 		step{"entropy device", "/entropy", fcapi.Entropy{}},
 		// Empty, it takes nothing; the guest may have back what it is asked for
-		// later before it runs out of memory.
-		step{"balloon", "/balloon", fcapi.Balloon{DeflateOnOOM: true, StatsEvery: balloonPoll, Hinting: v.atLeast(minorHinting)}},
+		// later before it runs out of memory. What the guest frees goes back to the
+		// host by itself where it can. Hinting, which came with that, is left alone:
+		// the guest may use a page again before the host lets go of it.
+		step{"balloon", "/balloon", fcapi.Balloon{DeflateOnOOM: true, StatsEvery: balloonPoll, Reporting: v.has(minorReporting)}},
 		step{"start", "/actions", fcapi.Action{Type: fcapi.InstanceStart}},
 	)
 }

@@ -10,12 +10,19 @@ import (
 	"github.com/bangervm/banger/internal/vmm"
 )
 
-// version of Firecracker.
-type version struct{ major, minor, patch int }
+// version of Firecracker; pre says that it comes before the release of the number.
+type version struct {
+	major, minor, patch int
+	pre                 bool
+}
 
 func (v version) String() string { return fmt.Sprintf("%d.%d.%d", v.major, v.minor, v.patch) }
 
-func (v version) atLeast(minor int) bool { return v.major > 1 || v.major == 1 && v.minor >= minor }
+// has says whether the version knows what came with 1.minor. A build from before
+// that release may have been made before it came.
+func (v version) has(minor int) bool {
+	return v.major > 1 || v.major == 1 && (v.minor > minor || v.minor == minor && (v.patch > 0 || !v.pre))
+}
 
 const (
 	// oldestMinor is the first 1.x that boots Debian's kernel the PVH way and
@@ -28,12 +35,12 @@ const (
 
 // What versions have that others lack: they refuse fields they do not know.
 const (
-	minorHinting = 14 // free_page_hinting of the balloon
-	minorMTU     = 16 // mtu of a network interface
+	minorReporting = 14 // free_page_reporting of the balloon
+	minorMTU       = 16 // mtu of a network interface
 )
 
 var (
-	versionText = regexp.MustCompile(`^v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:[-+][0-9A-Za-z.+-]{1,64})?$`)
+	versionText = regexp.MustCompile(`^v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?:([-+])[0-9A-Za-z.+-]{1,64})?$`)
 	versionLine = regexp.MustCompile(`^Firecracker v(\S{1,100})`)
 )
 
@@ -47,7 +54,7 @@ func parseVersion(text string) (version, bool) {
 		n, _ := strconv.Atoi(s) // four digits at most
 		return n
 	}
-	return version{number(m[1]), number(m[2]), number(m[3])}, true
+	return version{number(m[1]), number(m[2]), number(m[3]), m[4] == "-"}, true
 }
 
 // usable refuses versions we cannot run guests with. The note is what is to be

@@ -74,11 +74,14 @@ func TestFieldsByVersion(t *testing.T) {
 	spec.Disks = []vmm.Disk{{Path: "/a", Serial: "root", ReadOnly: true}, {Path: "/b", Serial: "work", Fleeting: true}}
 	at, _ := placesOf(spec, "/dev/kvm", true)
 	for text, want := range map[string]map[string]bool{
-		"1.12.1": {`"mtu"`: false, "free_page_hinting": false},
-		"1.13.2": {`"mtu"`: false, "free_page_hinting": false},
-		"1.14.0": {`"mtu"`: false, "free_page_hinting": true},
-		"1.16.2": {`"mtu":9000`: true, "free_page_hinting": true},
-		"1.20.0": {`"mtu":9000`: true, "free_page_hinting": true},
+		"1.12.1":     {`"mtu"`: false, "free_page": false},
+		"1.13.2":     {`"mtu"`: false, "free_page": false},
+		"1.14.0-dev": {`"mtu"`: false, "free_page": false},
+		"1.14.0":     {`"mtu"`: false, `"free_page_reporting":true`: true, "hinting": false},
+		"1.14.1-dev": {`"mtu"`: false, `"free_page_reporting":true`: true, "hinting": false},
+		"1.16.0-dev": {`"mtu"`: false, `"free_page_reporting":true`: true, "hinting": false},
+		"1.16.2":     {`"mtu":9000`: true, `"free_page_reporting":true`: true, "hinting": false},
+		"1.20.0":     {`"mtu":9000`: true, `"free_page_reporting":true`: true, "hinting": false},
 	} {
 		v, ok := parseVersion(text)
 		if !ok {

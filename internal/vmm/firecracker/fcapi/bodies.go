@@ -48,7 +48,7 @@ type Balloon struct {
 	AmountMiB    int64 `json:"amount_mib"`
 	DeflateOnOOM bool  `json:"deflate_on_oom"`
 	StatsEvery   int   `json:"stats_polling_interval_s"`
-	Hinting      bool  `json:"free_page_hinting,omitempty"` // since 1.14
+	Reporting    bool  `json:"free_page_reporting,omitempty"` // since 1.14: freed memory goes back by itself
 }
 
 // Entropy is the body of PUT /entropy.
