@@ -163,12 +163,15 @@ func (n *Network) serveDNS(in net.Conn) {
 		}
 		wg.Go(func() {
 			defer func() { <-n.queries; <-places }()
+			if n.up.wait(n.ctx, len(query)) != nil {
+				return
+			}
 			answer, err := n.resolvers.ask(n.ctx, query)
 			if err != nil {
 				n.log.Debug("no resolver answered the guest", "error", err)
 				answer = serverFailure(query)
 			}
-			in.Write(answer)
+			metered{in, n.down, n.ctx}.Write(answer)
 		})
 	}
 }

@@ -48,6 +48,7 @@ type Network struct {
 	wire      *wire
 	resolvers *resolvers
 	queries   chan struct{} // holds one for each DNS query under way
+	up, down  *meter        // what the guest sends, what it is sent
 
 	ctx    context.Context // ends with the network
 	cancel context.CancelFunc
@@ -75,6 +76,7 @@ func (u User) Start(ctx context.Context, listener net.Listener, log *slog.Logger
 		user: u, log: log, forbidden: forbidden(), listener: listener, resolvers: newResolvers(u.ResolvConf),
 		wire:  &wire{mtu: uint32(u.MTU), mac: tcpip.LinkAddress(gatewayMAC), gateway: u.Gateway.As4()},
 		conns: map[io.Closer]struct{}{}, places: flowPlaces(), queries: make(chan struct{}, maxQueries),
+		up: newMeter(u.BytesPerSecond), down: newMeter(u.BytesPerSecond),
 	}
 	if n.stack, err = newStack(u, n.wire); err != nil {
 		return nil, api.Errorf(api.KindInternal, "cannot set up the user network: %w", err)

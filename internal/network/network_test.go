@@ -283,6 +283,7 @@ func TestUserIsChecked(t *testing.T) {
 		"gateway": func(u *User) { u.Gateway = netip.MustParseAddr("10.0.0.1") },
 		"same":    func(u *User) { u.Guest = u.Gateway },
 		"MTU":     func(u *User) { u.MTU = 100000 },
+		"slow":    func(u *User) { u.BytesPerSecond = minRate - 1 },
 		"MAC":     func(u *User) { u.GuestMAC = "ff:ff:ff:ff:ff:ff" },
 	} {
 		u := DefaultUser()

@@ -48,7 +48,7 @@ func (n *Network) forwardTCP(r *tcp.ForwarderRequest) {
 		out.Close()
 	})
 	defer stop()
-	splice(in, out)
+	n.splice(in, out)
 }
 
 func (n *Network) dialOut(to netip.AddrPort) (net.Conn, error) {
@@ -71,19 +71,19 @@ type halfConn interface {
 }
 
 // splice copies both ways until both directions ended.
-func splice(a, b net.Conn) {
+func (n *Network) splice(guest, out net.Conn) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		copyHalf(a, b)
+		copyHalf(n.ctx, guest, out, n.down)
 	}()
-	copyHalf(b, a)
+	copyHalf(n.ctx, out, guest, n.up)
 	<-done
 }
 
 // copyHalf copies one direction; its clean end is passed on, an error ends both.
-func copyHalf(dst, src net.Conn) {
-	_, err := io.CopyBuffer(struct{ io.Writer }{dst}, struct{ io.Reader }{src}, make([]byte, 64<<10))
+func copyHalf(ctx context.Context, dst, src net.Conn, m *meter) {
+	_, err := io.CopyBuffer(struct{ io.Writer }{metered{dst, m, ctx}}, struct{ io.Reader }{src}, m.buffer())
 	if half, ok := dst.(halfConn); ok && err == nil {
 		half.CloseWrite()
 		return

@@ -86,8 +86,8 @@ func (n *Network) exchange(in, out net.Conn) {
 	})
 	defer stop()
 	var wg sync.WaitGroup
-	wg.Go(func() { f.copy(in, out) })
-	wg.Go(func() { f.copy(out, in) })
+	wg.Go(func() { f.copy(metered{in, n.down, n.ctx}, out) })
+	wg.Go(func() { f.copy(metered{out, n.up, n.ctx}, in) })
 	wg.Wait()
 }
 

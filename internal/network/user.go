@@ -20,6 +20,9 @@ type User struct {
 	// MTU of the guest's device in bytes. Connections end in this process, so a
 	// large one costs nothing outside and saves a packet's overhead.
 	MTU int `json:"mtu"`
+	// BytesPerSecond is what the guest's flows may carry in each direction; zero is
+	// no limit.
+	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
 	// ResolvConf names the file with the resolvers; empty means the host's.
 	ResolvConf string `json:"resolv_conf,omitempty"`
 }
@@ -58,6 +61,9 @@ func (u User) check() (gateway, guest net.HardwareAddr, err error) {
 		err = fmt.Errorf("gateway %s and guest %s are not two addresses of %s", u.Gateway, u.Guest, u.Subnet)
 	case u.MTU < 576 || u.MTU > maxMTU:
 		err = fmt.Errorf("MTU %d is not between 576 and %d", u.MTU, maxMTU)
+	}
+	if b := u.BytesPerSecond; err == nil && (b < 0 || b > 0 && b < minRate) {
+		err = fmt.Errorf("%d bytes a second are fewer than %d", b, minRate)
 	}
 	if err == nil {
 		gateway, err = parseMAC(u.GatewayMAC)
