@@ -31,6 +31,9 @@ type Spec struct {
 	// Cmdline is what the caller adds to the driver's own kernel parameters.
 	Cmdline []string `json:"cmdline,omitempty"`
 	Disks   []Disk   `json:"disks"`
+	// Limits bound what the guest takes of the host's disks. A driver whose
+	// Capabilities lack Limits refuses a spec with any.
+	Limits Limits `json:"limits,omitzero"`
 	// LinkToken is sent first on each connection of the guest link, where other
 	// users of the host can reach the guest: guestapi.Config.VsockToken.
 	LinkToken string `json:"link_token,omitempty"`
@@ -60,6 +63,21 @@ type Disk struct {
 	Block bool `json:"block,omitempty"`
 }
 
+// Limits hold for each disk, reads and writes together; zero is no limit. What a
+// second allows may come at once.
+type Limits struct {
+	DiskBytesPerSecond      int64 `json:"disk_bytes_per_second,omitempty"`
+	DiskOperationsPerSecond int64 `json:"disk_operations_per_second,omitempty"`
+}
+
+// Wrong says what cannot be right about them; empty when nothing is.
+func (l Limits) Wrong() string {
+	if l.DiskBytesPerSecond < 0 || l.DiskOperationsPerSecond < 0 {
+		return "a limit of its disks is negative"
+	}
+	return ""
+}
+
 // NIC is one network device. Its frames go over a Unix stream socket that the
 // caller listens on, each behind its length as uint32 big endian; with a driver
 // whose Capabilities have Tap they go through Tapper.Tap instead.
@@ -77,6 +95,7 @@ type Capabilities struct {
 	Resize      bool // its machines are Resizers
 	Tap         bool // its machines are Tappers
 	Groups      bool // its machines get control groups with limits, where the host has them
+	Limits      bool // it keeps Spec.Limits
 	Serials     bool // guests see the serial numbers of their disks; else they go by the order
 	// Accelerators it can run guests with, and Transports of the guest link it
 	// has, the preferred one first.

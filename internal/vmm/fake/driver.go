@@ -64,6 +64,9 @@ func (d *Driver) Start(ctx context.Context, spec vmm.Spec, console io.Writer) (v
 	case spec.ID == "" || spec.VCPUs < 1 || spec.MemoryBytes <= 0:
 		return nil, api.Errorf(api.KindInvalid, "cannot start machine %q: its size is not that of a machine", spec.ID)
 	}
+	if spec.Limits != (vmm.Limits{}) {
+		return nil, api.Errorf(api.KindUnsupported, "cannot start machine %q: its guest has no disks whose use could be limited", spec.ID)
+	}
 	for _, disk := range spec.Disks {
 		if _, err := os.Stat(disk.Path); err != nil {
 			return nil, api.Errorf(api.KindInternal, "cannot start machine %q: %w", spec.ID, err)

@@ -65,7 +65,7 @@ func (d *Driver) Name() string { return "firecracker" }
 // Capabilities of this driver.
 func (d *Driver) Capabilities() vmm.Capabilities {
 	return vmm.Capabilities{
-		Pause: true, PowerButton: true, Resize: true, Tap: true, Groups: true,
+		Pause: true, PowerButton: true, Resize: true, Tap: true, Groups: true, Limits: true,
 		Accelerators: []vmm.Accelerator{vmm.KVM},
 		Transports:   []guestapi.Transport{guestapi.TransportVsock},
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,6 +59,8 @@ func validate(spec vmm.Spec) error {
 		return invalid("no kernel given")
 	case spec.RunDir == "":
 		return invalid("no folder for sockets given")
+	case spec.Limits.Wrong() != "":
+		return invalid("%s", spec.Limits.Wrong())
 	case len(spec.Disks) > maxDisks:
 		return invalid("%d disks are more than %d", len(spec.Disks), maxDisks)
 	}
@@ -112,7 +115,9 @@ func setup(spec vmm.Spec, v version, at places) []step {
 		if d.Fleeting {
 			cache = "Unsafe"
 		}
-		steps = append(steps, step{"disk " + d.Serial, "/drives/" + id, fcapi.Drive{ID: id, Path: at.disks[i], ReadOnly: d.ReadOnly, Cache: cache}})
+		steps = append(steps, step{"disk " + d.Serial, "/drives/" + id, fcapi.Drive{
+			ID: id, Path: at.disks[i], ReadOnly: d.ReadOnly, Cache: cache, RateLimiter: rateLimiter(spec.Limits),
+		}})
 	}
 	if n := spec.Network; n != nil {
 		nic := fcapi.NetworkInterface{ID: networkID, Tap: tapName, MAC: n.MAC}
@@ -131,6 +136,22 @@ func setup(spec vmm.Spec, v version, at places) []step {
 		step{"balloon", "/balloon", fcapi.Balloon{DeflateOnOOM: true, StatsEvery: balloonPoll, Reporting: v.has(minorReporting)}},
 		step{"start", "/actions", fcapi.Action{Type: fcapi.InstanceStart}},
 	)
+}
+
+// rateLimiter is nil without limits. A bucket holds what a second allows, as with
+// QEMU: Firecracker looks into an empty one every tenth of a second only, so that a
+// smaller one would give less than the limit.
+func rateLimiter(l vmm.Limits) *fcapi.RateLimiter {
+	bucket := func(perSecond int64) *fcapi.TokenBucket {
+		if perSecond == 0 {
+			return nil
+		}
+		return &fcapi.TokenBucket{Size: perSecond, RefillMS: time.Second.Milliseconds()}
+	}
+	if l == (vmm.Limits{}) {
+		return nil
+	}
+	return &fcapi.RateLimiter{Bandwidth: bucket(l.DiskBytesPerSecond), Ops: bucket(l.DiskOperationsPerSecond)}
 }
 
 // driveID is Firecracker's name for the disk of that place in the spec.

@@ -112,6 +112,44 @@ func TestFieldsByVersion(t *testing.T) {
 	}
 }
 
+// Without limits nothing is said of them; with, they are said of each disk.
+func TestDiskLimits(t *testing.T) {
+	t.Parallel()
+	spec := testSpec(t)
+	spec.Disks = []vmm.Disk{{Path: "/a", Serial: "root", ReadOnly: true}, {Path: "/b", Serial: "work"}}
+	for want, limits := range map[string]vmm.Limits{
+		"": {},
+		`{"bandwidth":{"size":8388608,"refill_time":1000}}`:                                       {DiskBytesPerSecond: 8 << 20},
+		`{"ops":{"size":500,"refill_time":1000}}`:                                                 {DiskOperationsPerSecond: 500},
+		`{"bandwidth":{"size":8388608,"refill_time":1000},"ops":{"size":500,"refill_time":1000}}`: {DiskBytesPerSecond: 8 << 20, DiskOperationsPerSecond: 500},
+	} {
+		spec.Limits = limits
+		at, _ := placesOf(spec, "/dev/kvm", true)
+		disks := 0
+		for _, s := range setup(spec, version{1, 12, 1, false}, at) {
+			if !strings.HasPrefix(s.path, "/drives/") {
+				continue
+			}
+			disks++
+			b, err := json.Marshal(s.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, got, _ := strings.Cut(strings.TrimSuffix(string(b), "}"), `,"rate_limiter":`)
+			if got != want {
+				t.Errorf("%+v: %s", limits, b)
+			}
+		}
+		if disks != 2 {
+			t.Errorf("%d disks", disks)
+		}
+	}
+	spec.Limits = vmm.Limits{DiskOperationsPerSecond: -1}
+	if err := validate(spec); api.KindOf(err) != api.KindInvalid {
+		t.Errorf("negative: %v", err)
+	}
+}
+
 func FuzzVersion(f *testing.F) {
 	f.Add("1.12.1")
 	f.Add("v1.14.0-dev")

@@ -70,7 +70,7 @@ func arguments(spec vmm.Spec, khz int64, cid uint32) []string {
 		}))
 		// A full host disk stops the guest, and no write of its is lost; other
 		// errors are the guest's to handle.
-		v := map[string]any{"driver": "virtio-blk-device", "drive": id, "serial": d.Serial}
+		v := map[string]any{"driver": "virtio-blk-device", "id": id, "drive": id, "serial": d.Serial}
 		if !d.ReadOnly {
 			v["werror"], v["rerror"] = "enospc", "report"
 		}
@@ -98,7 +98,7 @@ func arguments(spec vmm.Spec, khz int64, cid uint32) []string {
 	return args
 }
 
-// diskNode is QEMU's name for the disk of that place in the spec.
+// diskNode is QEMU's name for the disk of that place in the spec, and for its device.
 func diskNode(i int) string { return fmt.Sprintf("disk%d", i) }
 
 // jsonArg is an argument in QEMU's JSON form, in which no character of a path
@@ -127,6 +127,8 @@ func validate(spec vmm.Spec) error {
 		return invalid("accelerator %q is neither kvm nor tcg", spec.Accelerator)
 	case spec.Kernel == "":
 		return invalid("no kernel given")
+	case spec.Limits.Wrong() != "":
+		return invalid("%s", spec.Limits.Wrong())
 	case spec.RunDir == "":
 		return invalid("no folder for sockets given")
 	case spec.Transport == guestapi.TransportVsock && spec.LinkToken == "":

@@ -44,7 +44,7 @@ func (d *Driver) Name() string { return "qemu" }
 // Capabilities of this driver.
 func (d *Driver) Capabilities() vmm.Capabilities {
 	return vmm.Capabilities{
-		Pause: true, PowerButton: true, Resize: true, Serials: true,
+		Pause: true, PowerButton: true, Resize: true, Serials: true, Limits: true,
 		Accelerators: []vmm.Accelerator{vmm.KVM, vmm.TCG},
 		// A spec may ask for vsock too. It is offered to nobody: every user of the
 		// host reaches such a guest, and the guest whatever listens on the host's

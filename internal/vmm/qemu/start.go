@@ -119,7 +119,11 @@ func (d *Driver) launch(ctx context.Context, path string, khz int64, spec vmm.Sp
 		p.End()
 		return nil, d.explain(ctx, spec, err, p, words)
 	}
-	if err := m.qmp.Execute(ctx, "cont", nil, nil); err != nil {
+	err = m.limit(ctx, spec)
+	if err == nil {
+		err = m.qmp.Execute(ctx, "cont", nil, nil)
+	}
+	if err != nil {
 		p.End()
 		return nil, d.explain(ctx, spec, err, p, words)
 	}

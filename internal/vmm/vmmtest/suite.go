@@ -40,6 +40,7 @@ func Run(t *testing.T, newDriver func(t *testing.T) vmm.Driver, spec func(t *tes
 		{"TwoMachines", s.two},
 		{"SlowConsoleStopsNothing", s.slowConsole},
 		{"VMMKilledByOthers", s.killedByOthers},
+		{"DisksKeepTheirLimits", s.limits},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t) })
 	}
@@ -239,6 +240,34 @@ func (s suite) killedByOthers(t *testing.T) {
 	}
 	if e := end(t, m); e.Reason != vmm.ReasonCrashed || e.Detail == "" {
 		t.Errorf("ended with %+v", e)
+	}
+}
+
+// limits are kept for bytes and for operations. Only lower bounds are checked, with
+// room: what a second allows comes at once, and a slow host is slower.
+func (s suite) limits(t *testing.T) {
+	d := s.newDriver(t)
+	spec := s.spec(t)
+	spec.Limits = vmm.Limits{DiskBytesPerSecond: 8 << 20, DiskOperationsPerSecond: 250}
+	if !d.Capabilities().Limits {
+		if m, err := d.Start(t.Context(), spec, io.Discard); api.KindOf(err) != api.KindUnsupported || m != nil {
+			t.Errorf("limits that it cannot keep: %v", err)
+		}
+		return
+	}
+	_, g := s.start(t, spec, io.Discard)
+	for what, dd := range map[string][]string{
+		"40 MiB read of the root disk":       {"if=/dev/vda", "of=/dev/null", "bs=1M", "count=40", "iflag=direct"},
+		"1250 reads of the root disk":        {"if=/dev/vda", "of=/dev/null", "bs=4K", "count=1250", "iflag=direct"},
+		"40 MiB written through the overlay": {"if=/dev/zero", "of=/limits", "bs=1M", "count=40", "oflag=direct"},
+	} {
+		began := time.Now()
+		run(t, g, append([]string{"dd", "status=none"}, dd...)...)
+		took := time.Since(began)
+		t.Logf("%s took %s", what, took.Round(time.Millisecond))
+		if took < 3*time.Second { // four
+			t.Errorf("%s took %s", what, took)
+		}
 	}
 }
 

@@ -21,6 +21,20 @@ type Drive struct {
 	Root     bool   `json:"is_root_device"`
 	ReadOnly bool   `json:"is_read_only"`
 	Cache    string `json:"cache_type"` // Writeback: what the guest flushes is flushed; Unsafe: it is not
+	// RateLimiter holds for reads and writes together; nil is none.
+	RateLimiter *RateLimiter `json:"rate_limiter,omitempty"`
+}
+
+// RateLimiter bounds bytes and operations; nil is no bound.
+type RateLimiter struct {
+	Bandwidth *TokenBucket `json:"bandwidth,omitempty"`
+	Ops       *TokenBucket `json:"ops,omitempty"`
+}
+
+// TokenBucket holds so many bytes or operations, and is full again after the time.
+type TokenBucket struct {
+	Size     int64 `json:"size"`
+	RefillMS int64 `json:"refill_time"`
 }
 
 // DriveUpdate is the body of PATCH /drives/ID: the file is opened anew.
