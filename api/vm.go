@@ -36,21 +36,23 @@ type VM struct {
 	InitState   string   `json:"init_state,omitempty"`
 	FailedUnits []string `json:"failed_units,omitempty"`
 	// Warnings are parts of the guest's boot that failed without stopping it.
-	Warnings           []string     `json:"warnings,omitempty"`
-	RootDisk           string       `json:"root_disk"` // overlay, reflink, dm-snapshot
-	RootDiskReason     string       `json:"root_disk_reason,omitempty"`
-	VCPUs              int          `json:"vcpus"`
-	MemoryBytes        int64        `json:"memory_bytes"`
-	DiskBytes          int64        `json:"disk_bytes"`
-	SystemOverlayBytes int64        `json:"system_overlay_bytes"` // room for changes; with a root disk other than overlay the whole root
-	Network            VMNetwork    `json:"network"`
-	CreatedAt          time.Time    `json:"created_at"`
-	StartedAt          *time.Time   `json:"started_at"`
-	StoppedAt          *time.Time   `json:"stopped_at"`
-	LastUsedAt         *time.Time   `json:"last_used_at"`
-	ExpiresAt          *time.Time   `json:"expires_at"`
-	ExitCode           *int         `json:"exit_code"`
-	Workspace          *VMWorkspace `json:"workspace"`
+	Warnings           []string `json:"warnings,omitempty"`
+	RootDisk           string   `json:"root_disk"` // overlay, reflink, dm-snapshot
+	RootDiskReason     string   `json:"root_disk_reason,omitempty"`
+	VCPUs              int      `json:"vcpus"`
+	MemoryBytes        int64    `json:"memory_bytes"`
+	DiskBytes          int64    `json:"disk_bytes"`
+	SystemOverlayBytes int64    `json:"system_overlay_bytes"` // room for changes; with a root disk other than overlay the whole root
+	// Limits are what the VM was last started with; absent without any.
+	Limits     *VMLimits    `json:"limits,omitempty"`
+	Network    VMNetwork    `json:"network"`
+	CreatedAt  time.Time    `json:"created_at"`
+	StartedAt  *time.Time   `json:"started_at"`
+	StoppedAt  *time.Time   `json:"stopped_at"`
+	LastUsedAt *time.Time   `json:"last_used_at"`
+	ExpiresAt  *time.Time   `json:"expires_at"`
+	ExitCode   *int         `json:"exit_code"`
+	Workspace  *VMWorkspace `json:"workspace"`
 	// Error is why the VM is not what its owner asked for: the boot failed, the
 	// VMM died, the guest panicked. Null when all is well.
 	Error *Error `json:"error"`
@@ -72,6 +74,13 @@ type ImageRef struct {
 type KernelRef struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
+}
+
+// VMLimits are what a VM may take of the host at most; absent is no limit.
+type VMLimits struct {
+	DiskBytesPerSecond      int64 `json:"disk_bytes_per_second,omitempty"`      // of each disk, reads and writes together
+	DiskOperationsPerSecond int64 `json:"disk_operations_per_second,omitempty"` // of each disk
+	NetworkBytesPerSecond   int64 `json:"network_bytes_per_second,omitempty"`   // in each direction
 }
 
 // VMNetwork is how a VM reaches the world.

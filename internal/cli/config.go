@@ -36,7 +36,7 @@ func (a *app) configShow() *cobra.Command {
 				if n, isNumber := v.Value.(float64); isNumber && isSize(v.Key) {
 					text, ok = config.FormatSize(int64(n)), true // as the file takes it
 				}
-				if !ok {
+				if !ok && v.Value != nil {
 					b, err := json.Marshal(v.Value)
 					if err != nil {
 						return err
@@ -52,5 +52,5 @@ func (a *app) configShow() *cobra.Command {
 
 // isSize says whether the key is a size, whose value is bytes in JSON.
 func isSize(key string) bool {
-	return strings.HasSuffix(key, ".memory") || strings.HasSuffix(key, "_size")
+	return strings.HasSuffix(key, ".memory") || strings.HasSuffix(key, "_size") || strings.HasSuffix(key, "_bytes_per_second")
 }

@@ -115,6 +115,7 @@ func vmFields(vm api.VM) [][2]string {
 		{"work disk", ui.Bytes(vm.DiskBytes)},
 		{"root disk", rootDisk(vm)},
 		{"network", strings.TrimSpace(vm.Network.Mode + " " + vm.Network.Address)},
+		{"limits", limitsText(vm.Limits)},
 		{"dns name", vm.Network.DNSName},
 		{"ports", strings.Join(ports, ", ")},
 		{"driver", vm.Driver},
@@ -128,6 +129,24 @@ func vmFields(vm api.VM) [][2]string {
 		{"last used", when(vm.LastUsedAt)},
 		{"at next start", pending(vm)},
 	}...)
+}
+
+// limitsText says what the machine may take of the host at most.
+func limitsText(l *api.VMLimits) string {
+	if l == nil {
+		return ""
+	}
+	var parts []string
+	if n := l.DiskBytesPerSecond; n > 0 {
+		parts = append(parts, ui.Bytes(n)+"/s of each disk")
+	}
+	if n := l.DiskOperationsPerSecond; n > 0 {
+		parts = append(parts, fmt.Sprintf("%d operations/s of each disk", n))
+	}
+	if n := l.NetworkBytesPerSecond; n > 0 {
+		parts = append(parts, ui.Bytes(n)+"/s of network in each direction")
+	}
+	return strings.Join(parts, ", ")
 }
 
 // rootDisk says how the root shares the image, and why so.

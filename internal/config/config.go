@@ -27,6 +27,7 @@ type Config struct {
 	DebianMirror                      string              // empty: the host's, else Debian's own
 	Registries                        map[string]Registry // by host, as in references
 	VMDefaults                        VMDefaults
+	Limits                            Limits
 	Catalogs                          []Catalog // in the order they are asked, behind banger's own
 	SSHKeyPath                        string    // empty: one of ours; may begin with ~/
 
@@ -39,6 +40,14 @@ type VMDefaults struct {
 	Memory            int64 // bytes, as all sizes
 	DiskSize          int64
 	SystemOverlaySize int64
+}
+
+// Limits are what each machine may take of the host at most from its next start
+// on; zero is no limit.
+type Limits struct {
+	DiskBytes      int64 // a second, of each disk, reads and writes together
+	DiskOperations int64 // a second, of each disk
+	NetworkBytes   int64 // a second, in each direction
 }
 
 // Facts are what the defaults depend on.

@@ -77,6 +77,9 @@ disk_size = "20G"
 		{Key: "vm_defaults.memory", Value: int64(4 * gib), Source: FromEnvironment},
 		{Key: "vm_defaults.disk_size", Value: int64(20 * gib), Source: FromFile},
 		{Key: "vm_defaults.system_overlay_size", Value: int64(8 * gib), Source: FromDefault},
+		{Key: "limits.disk_bytes_per_second", Value: nil, Source: FromDefault},
+		{Key: "limits.disk_operations_per_second", Value: nil, Source: FromDefault},
+		{Key: "limits.network_bytes_per_second", Value: nil, Source: FromDefault},
 	}
 	if diff := cmp.Diff(want, c.Values()); diff != "" {
 		t.Error(diff)

@@ -36,10 +36,13 @@ var keys = []key{
 	{"vm_defaults.memory", size(func(c *Config) *int64 { return &c.VMDefaults.Memory }, ParseMemory), func(c Config) any { return c.VMDefaults.Memory }},
 	{"vm_defaults.disk_size", size(func(c *Config) *int64 { return &c.VMDefaults.DiskSize }, ParseDisk), func(c Config) any { return c.VMDefaults.DiskSize }},
 	{"vm_defaults.system_overlay_size", size(func(c *Config) *int64 { return &c.VMDefaults.SystemOverlaySize }, ParseDisk), func(c Config) any { return c.VMDefaults.SystemOverlaySize }},
+	{"limits.disk_bytes_per_second", rate(func(c *Config) *int64 { return &c.Limits.DiskBytes }, minDiskRate), func(c Config) any { return orNothing(c.Limits.DiskBytes) }},
+	{"limits.disk_operations_per_second", operations, func(c Config) any { return orNothing(c.Limits.DiskOperations) }},
+	{"limits.network_bytes_per_second", rate(func(c *Config) *int64 { return &c.Limits.NetworkBytes }, minNetworkRate), func(c Config) any { return orNothing(c.Limits.NetworkBytes) }},
 }
 
 // tables are the keys that hold others.
-var tables = map[string]bool{"vm_defaults": true}
+var tables = map[string]bool{"vm_defaults": true, "limits": true}
 
 // later are keys of the contract that this version does nothing with. To accept
 // them would be to pretend.

@@ -24,7 +24,9 @@ func (k keepers) Launch(ctx context.Context, dir layout.VMDir, boot vm.Boot) (vm
 		cfg.FirecrackerBinary = k.firecracker()
 	}
 	if boot.Network == "user" {
-		cfg.Network = &k.network
+		user := k.network
+		user.BytesPerSecond = boot.NetworkBytesPerSecond
+		cfg.Network = &user
 	}
 	c, err := keeper.Launch(ctx, ownProgram(), dir, cfg)
 	if err != nil {

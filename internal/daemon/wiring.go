@@ -128,6 +128,10 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 			Image: o.Config.DefaultImageName, Driver: o.Config.Driver, Accelerator: o.Config.Accel, Network: o.Config.Network,
 			VCPUs: o.Config.VMDefaults.VCPU, MemoryBytes: o.Config.VMDefaults.Memory,
 			DiskBytes: o.Config.VMDefaults.DiskSize, SystemOverlayBytes: o.Config.VMDefaults.SystemOverlaySize,
+			Limits: api.VMLimits{
+				DiskBytesPerSecond: o.Config.Limits.DiskBytes, DiskOperationsPerSecond: o.Config.Limits.DiskOperations,
+				NetworkBytesPerSecond: o.Config.Limits.NetworkBytes,
+			},
 		},
 		Build: o.Info.Build, Log: o.Log, Now: time.Now, Event: events.Publish,
 	})

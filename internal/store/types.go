@@ -55,6 +55,8 @@ type VM struct {
 	UsedDriver        string `json:"used_driver,omitempty"`
 	UsedAccelerator   string `json:"used_accelerator,omitempty"`
 	AcceleratorReason string `json:"accelerator_reason,omitempty"`
+	// Limits are those of the last start; nil without any.
+	Limits *api.VMLimits `json:"limits,omitempty"`
 
 	CreatedAt  time.Time  `json:"created_at"`
 	StartedAt  *time.Time `json:"started_at,omitempty"`

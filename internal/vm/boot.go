@@ -53,8 +53,9 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 		return rec, false, err
 	}
 	op.Stage("booting")
+	limits := m.limits(rec)
 	keeper, err := m.d.Keepers.Launch(ctx, dir, Boot{
-		Spec: spec, Driver: choice.Driver, Network: rec.Network, Token: token,
+		Spec: spec, Driver: choice.Driver, Network: rec.Network, Token: token, NetworkBytesPerSecond: limits.NetworkBytesPerSecond,
 	})
 	_ = hold.Close() // the VMM has it, or nobody needs it
 	if err != nil {
@@ -76,6 +77,10 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 			started := r.handle.StartedAt
 			v.Status, v.StartedAt, v.StoppedAt, v.Error, v.ExitCode = api.StatusRunning, &started, nil, nil, nil
 			v.UsedDriver, v.UsedAccelerator, v.AcceleratorReason = choice.Driver, string(choice.Accelerator), choice.Reason
+			v.Limits = nil
+			if limits != (api.VMLimits{}) {
+				v.Limits = &limits
+			}
 			return nil
 		})
 		return err
@@ -237,6 +242,8 @@ func (m *Manager) spec(rec store.VM, dir layout.VMDir, root string, choice Choic
 		Accelerator: choice.Accelerator, Transport: choice.Transport,
 		Kernel: kernel.VMLinux(), Initrd: dir.Initrd(), RunDir: dir.Run, LogFile: dir.VMMLog(),
 	}
+	limits := m.limits(rec)
+	s.Limits = vmm.Limits{DiskBytesPerSecond: limits.DiskBytesPerSecond, DiskOperationsPerSecond: limits.DiskOperationsPerSecond}
 	strategy := m.rootOf(rec.RootDisk)
 	s.Disks = append(strategy.disks(root, strategy.file(dir)),
 		vmm.Disk{Path: dir.WorkDisk(), Serial: guestapi.RoleWork},
@@ -257,6 +264,15 @@ func (m *Manager) spec(rec store.VM, dir layout.VMDir, root string, choice Choic
 		s.Network = &vmm.NIC{Socket: dir.NetSocket(), MAC: mac(rec.ID), MTU: m.d.Network.MTU}
 	}
 	return s
+}
+
+// limits are what the machine may take of the host, when it is started now.
+func (m *Manager) limits(rec store.VM) api.VMLimits {
+	l := m.d.Defaults.Limits
+	if rec.Network != networkUser {
+		l.NetworkBytesPerSecond = 0
+	}
+	return l
 }
 
 // mac is a locally administered address of the VM's own.

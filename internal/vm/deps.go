@@ -58,6 +58,7 @@ type Defaults struct {
 	MemoryBytes        int64
 	DiskBytes          int64
 	SystemOverlayBytes int64
+	Limits             api.VMLimits // of every machine, from its next start on
 }
 
 // Timing holds the time-outs. Those named TCG hold under emulation.
@@ -199,6 +200,8 @@ type Boot struct {
 	Driver  string
 	Network string // user or none
 	Token   string // admits to the guest's bulk port
+	// NetworkBytesPerSecond bounds each direction of the user network; 0 is no limit.
+	NetworkBytesPerSecond int64
 }
 
 // Keepers starts keeper processes and finds running ones.

@@ -495,7 +495,7 @@ func (ks *fakeKeepers) Launch(ctx context.Context, dir layout.VMDir, b Boot) (Ke
 	}
 	k := &fakeKeeper{
 		ks: ks, id: b.Spec.ID, dir: dir, pid: ks.host.start(), vmm: ks.host.start(),
-		up: make(chan struct{}), waits: make(chan string), conns: make(chan net.Conn), done: make(chan struct{}), spec: b.Spec,
+		up: make(chan struct{}), waits: make(chan string), conns: make(chan net.Conn), done: make(chan struct{}), spec: b.Spec, boot: b,
 	}
 	k.agent = guest.NewAgent(guest.Options{Build: "test", Env: []string{"VMENV=1"}, System: guest.System{
 		Shutdown: func(ctx context.Context, s guestapi.Shutdown) (guestapi.ShutdownReply, func()) {
@@ -593,6 +593,7 @@ type fakeKeeper struct {
 	id       string
 	dir      layout.VMDir
 	spec     vmm.Spec
+	boot     Boot
 	pid, vmm int
 	agent    *guest.Agent
 	up       chan struct{}

@@ -241,14 +241,17 @@ func (m *Manager) settle(ctx context.Context, mc *machine, end string, exit api.
 // stopAfterRun stops the VM in order, outside an operation: its record asks
 // for it until it is done.
 func (m *Manager) stopAfterRun(ctx context.Context, mc *machine) error {
-	ctx, cancel := context.WithTimeout(ctx, m.times.StopTCG+3*m.times.Gone)
+	rec, err := m.d.Store.VM(ctx, mc.id)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.stopLimit(rec, rec.UsedAccelerator)+3*m.times.Gone)
 	defer cancel()
 	if err := mc.acquire(ctx); err != nil {
 		return err
 	}
 	defer mc.release()
-	rec, err := m.d.Store.VM(ctx, mc.id)
-	if err != nil {
+	if rec, err = m.d.Store.VM(ctx, mc.id); err != nil {
 		return err
 	}
 	if r := mc.current(); r != nil {

@@ -57,13 +57,7 @@ func (m *Manager) doStop(ctx context.Context, op *operation.Op, p verbParams) er
 // cancelled ctx leaves it to the guest whether it still powers off.
 func (m *Manager) shutdown(ctx context.Context, mc *machine, r *running, rec store.VM, limit time.Duration, stage func(string)) error {
 	if limit == 0 {
-		limit = m.times.Stop
-		if r.handle.Accelerator == string(vmm.TCG) {
-			limit = m.times.StopTCG
-		}
-		if rec.Init == initImage { // a set of services, each with a time-out of its own
-			limit = m.times.StopInit
-		}
+		limit = m.stopLimit(rec, r.handle.Accelerator)
 	}
 	m.saveLastUsed(ctx, mc)
 	mc.blame(r, causeStop, "")
@@ -117,6 +111,37 @@ func (m *Manager) shutdown(ctx context.Context, mc *machine, r *running, rec sto
 	stage(detail)
 	mc.blame(r, causeStop, detail)
 	return m.put(ctx, mc, r, causeStop)
+}
+
+// stopLimit is how long an orderly stop may take, when the caller says nothing.
+func (m *Manager) stopLimit(rec store.VM, accelerator string) time.Duration {
+	limit := m.times.Stop
+	if accelerator == string(vmm.TCG) {
+		limit = m.times.StopTCG
+	}
+	if rec.Init == initImage { // a set of services, each with a time-out of its own
+		limit = m.times.StopInit
+	}
+	return limit + flushTime(rec)
+}
+
+// maxFlush bounds what a stop is prolonged by.
+const maxFlush = 10 * time.Minute
+
+// flushTime is how much longer what the guest has not written yet may take, where
+// its disks are limited: to kill it then would lose that. Linux lets a fifth of the
+// memory wait; how much goes with one operation, 4 to 512 KiB, is a guess.
+func flushTime(rec store.VM) time.Duration {
+	const operation = 64 << 10
+	l := rec.Limits
+	if l == nil || l.DiskBytesPerSecond == 0 && l.DiskOperationsPerSecond == 0 {
+		return 0
+	}
+	perSecond := l.DiskBytesPerSecond
+	if by := l.DiskOperationsPerSecond * operation; by > 0 && (perSecond == 0 || by < perSecond) {
+		perSecond = by
+	}
+	return min(time.Duration(rec.MemoryBytes/4/perSecond)*time.Second, maxFlush)
 }
 
 // signals are those a VMM may be sent.

@@ -90,6 +90,7 @@ func (m *Manager) view(rec store.VM) api.VM {
 		Driver: first(rec.UsedDriver, rec.Driver), Accelerator: first(rec.UsedAccelerator, rec.Accelerator),
 		AcceleratorReason: rec.AcceleratorReason, Init: rec.Init, InitReason: rec.InitReason, RootDisk: rec.RootDisk, RootDiskReason: rec.RootDiskReason,
 		VCPUs: rec.VCPUs, MemoryBytes: rec.MemoryBytes, DiskBytes: rec.DiskBytes, SystemOverlayBytes: rec.SystemOverlayBytes,
+		Limits:    rec.Limits,
 		Network:   api.VMNetwork{Mode: rec.Network, Ports: []api.VMPort{}},
 		CreatedAt: rec.CreatedAt, StartedAt: rec.StartedAt, StoppedAt: rec.StoppedAt, LastUsedAt: rec.LastUsedAt,
 		ExitCode: rec.ExitCode, Error: rec.Error, AutoRemove: rec.AutoRemove,
