@@ -50,6 +50,11 @@ type Config struct {
 	// accelerator probe. Nothing else is read then.
 	Probe bool `json:"probe,omitempty"`
 
+	// Park makes the guest print ParkedMark before it looks at its disks and its
+	// network device, and wait for a Wake with another Config, by which it goes on.
+	// Its transport is serial.
+	Park bool `json:"park,omitempty"`
+
 	Disks []Disk `json:"disks"`
 	// OwnRoot says that the root disk is this VM's alone: it is mounted, writable,
 	// as the root itself, and there is no system disk.

@@ -24,6 +24,7 @@ type Config struct {
 	// for it: both or none, which means the release pinned in banger.
 	FirecrackerURL, FirecrackerDigest string
 	QEMUBin                           string              // empty: found in PATH
+	Templates                         bool                // machines may go on from a guest that was booted before
 	DebianMirror                      string              // empty: the host's, else Debian's own
 	Registries                        map[string]Registry // by host, as in references
 	VMDefaults                        VMDefaults
@@ -76,6 +77,7 @@ func Default(f Facts) Config {
 		Driver:           "auto",
 		Accel:            "auto",
 		Network:          "user",
+		Templates:        true,
 		VMDefaults: VMDefaults{
 			VCPU:              min(max(f.CPUs/4, 1), 4),
 			Memory:            min(max(f.MemoryBytes/8, 512*mib), 8*gib) / mib * mib,
@@ -192,10 +194,10 @@ func textOf(v any) (string, error) {
 	switch v := v.(type) {
 	case string:
 		return v, nil
-	case int64, float64:
+	case bool, int64, float64:
 		return fmt.Sprint(v), nil
 	}
-	return "", errors.New("it must be a text or a number")
+	return "", errors.New("it must be a text, a number, true or false")
 }
 
 // lookUp finds a key in the decoded file and says whether it is a value rather

@@ -50,6 +50,7 @@ func TestEachSourceCoversTheOneBefore(t *testing.T) {
 	c, err := load(t, `
 log_level = "debug"
 driver = "qemu"
+templates = false
 
 [vm_defaults]
 vcpu = 3
@@ -69,6 +70,7 @@ disk_size = "20G"
 		{Key: "firecracker_url", Value: "", Source: FromDefault},
 		{Key: "firecracker_digest", Value: "", Source: FromDefault},
 		{Key: "qemu_bin", Value: "", Source: FromDefault},
+		{Key: "templates", Value: false, Source: FromFile},
 		{Key: "debian_mirror", Value: "", Source: FromDefault},
 		{Key: "registries", Value: map[string]Registry{}, Source: FromDefault},
 		{Key: "catalogs", Value: []Catalog{}, Source: FromDefault},
@@ -130,7 +132,8 @@ func TestWhatIsWrongIsNamedWithItsLine(t *testing.T) {
 		"little memory":            {"[vm_defaults]\nmemory = 4\n", api.KindInvalid, []string{"line 2", "did you mean 4G"}},
 		"no vcpus":                 {"[vm_defaults]\nvcpu = 0\n", api.KindInvalid, []string{"line 2", "1 to 255"}},
 		"half a vcpu":              {"[vm_defaults]\nvcpu = 1.5\n", api.KindInvalid, []string{"line 2", "1 to 255"}},
-		"wrong type":               {"log_level = true\n", api.KindInvalid, []string{"line 1", "log_level", "a text or a number"}},
+		"neither yes nor no":       {"templates = \"often\"\n", api.KindInvalid, []string{"line 1", "templates", "neither true nor false"}},
+		"wrong type":               {"log_level = [1]\n", api.KindInvalid, []string{"line 1", "log_level", "a text, a number, true or false"}},
 		"table as value":           {"[log_level]\nx = 1\n", api.KindInvalid, []string{"line 1"}},
 		"value as table":           {"vm_defaults = 5\n", api.KindInvalid, []string{"line 1", "vm_defaults"}},
 		"bad mirror":               {"debian_mirror = \"deb.debian.org\"\n", api.KindInvalid, []string{"line 1", "URL"}},

@@ -28,6 +28,7 @@ var keys = []key{
 	{"firecracker_url", text(func(c *Config) *string { return &c.FirecrackerURL }), func(c Config) any { return c.FirecrackerURL }},
 	{"firecracker_digest", text(func(c *Config) *string { return &c.FirecrackerDigest }), func(c Config) any { return c.FirecrackerDigest }},
 	{"qemu_bin", text(func(c *Config) *string { return &c.QEMUBin }), func(c Config) any { return c.QEMUBin }},
+	{"templates", yesNo(func(c *Config) *bool { return &c.Templates }), func(c Config) any { return c.Templates }},
 	{"debian_mirror", mirror, func(c Config) any { return c.DebianMirror }},
 	{registriesKey, setRegistries, func(c Config) any { return registriesOf(c) }},
 	{catalogsKey, setCatalogs, func(c Config) any { return append([]Catalog{}, c.Catalogs...) }},
@@ -124,6 +125,20 @@ func oneOf(field func(*Config) *string, allowed ...string) func(*Config, string)
 			return fmt.Errorf("%q is not one of %s", clip(s), strings.Join(allowed, ", "))
 		}
 		*field(c) = s
+		return nil
+	}
+}
+
+func yesNo(field func(*Config) *bool) func(*Config, string) error {
+	return func(c *Config, s string) error {
+		switch s {
+		case "true":
+			*field(c) = true
+		case "false":
+			*field(c) = false
+		default:
+			return fmt.Errorf("%q is neither true nor false", clip(s))
+		}
 		return nil
 	}
 }

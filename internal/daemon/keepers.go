@@ -89,5 +89,5 @@ func (k vmKeeper) Watch(ctx context.Context) (<-chan vm.KeeperState, error) {
 }
 
 func keeperState(s keeper.State) vm.KeeperState {
-	return vm.KeeperState{PID: s.PID, VMMPID: s.VMMPID, Exited: s.Phase == keeper.PhaseExited, Waits: s.Waits}
+	return vm.KeeperState{PID: s.PID, VMMPID: s.VMMPID, Exited: s.Phase == keeper.PhaseExited, Waits: s.Waits, NoTemplate: s.NoTemplate}
 }

@@ -111,6 +111,13 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 		candidate{fc, proberOf(fc, o.Layout, world, o.Log)},
 		candidate{emulator, proberOf(emulator, o.Layout, world, o.Log)})
 	made.push(choice.close)
+	templates, err := templatesOf(o, world, emulator)
+	if err != nil {
+		return sv, nil, err
+	}
+	if templates != nil {
+		made.push(templates.Close)
+	}
 	user := network.DefaultUser()
 	keys := sshkey.New(inHome(o.Config.SSHKeyPath, o.Getenv), o.Layout.SSHKey())
 	vms := vm.New(vm.Deps{
@@ -123,7 +130,7 @@ func assemble(ctx context.Context, o Options) (sv services, end func(context.Con
 			key, err := keys.Key()
 			return guestapi.AuthorizedKey{Key: key.Line, Fingerprint: key.Fingerprint}, err
 		},
-		Host: world, Snapshots: vmSnapshots{mapper.New(o.Layout.State)}, Accel: choice, Network: user.ForGuest(),
+		Host: world, Snapshots: vmSnapshots{mapper.New(o.Layout.State)}, Accel: choice, Templates: vmTemplates(templates), Network: user.ForGuest(),
 		Defaults: vm.Defaults{
 			Image: o.Config.DefaultImageName, Driver: o.Config.Driver, Accelerator: o.Config.Accel, Network: o.Config.Network,
 			VCPUs: o.Config.VMDefaults.VCPU, MemoryBytes: o.Config.VMDefaults.Memory,

@@ -64,6 +64,8 @@ type initProcess struct {
 	fresh     bool // that disk is at its first boot
 	named     bool // it got its names when it was made
 	bulk      *bulkListener
+	woken     *os.File         // the guest link's port of a guest that was parked, until it is served
+	mac       net.HardwareAddr // eth0's, where the device has another
 
 	growing sync.Mutex // the kernel refuses a second resize of a file system under way
 
@@ -137,12 +139,17 @@ func (i *initProcess) boot() error {
 		return errors.New("cannot reset after the probe")
 	}
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
-	addEntropy(cfg.Seed)
-	i.step("configuration")
-	for _, list := range []string{guestapi.LoadAlways, guestapi.LoadAlways + "." + string(cfg.Transport)} {
-		if err := loadModules(guestapi.ModulesPath, list); err != nil {
+	missing := all
+	if cfg.Park {
+		if cfg, missing, err = i.park(cfg); err != nil {
 			return err
 		}
+		i.cfg = cfg
+	}
+	addEntropy(cfg.Seed)
+	i.step("configuration")
+	if err := loadBootModules(cfg.Transport, missing); err != nil {
+		return err
 	}
 	i.step("modules")
 
@@ -180,7 +187,7 @@ func (i *initProcess) boot() error {
 		name string
 		do   func() error
 	}{
-		{"network", func() error { return setupNetwork(cfg.Network) }},
+		{"network", func() error { return setupNetwork(cfg.Network, i.mac) }},
 		{"modules disk", i.mountModules},
 		{"names", i.writeNames},
 		{"limits", setLimits},
@@ -197,6 +204,17 @@ func (i *initProcess) boot() error {
 	close(i.ready)
 	i.step("ready")
 	i.later()
+	return nil
+}
+
+// loadBootModules loads what is needed to find the disks, but what wanted does not
+// want.
+func loadBootModules(t guestapi.Transport, wanted func(module string) bool) error {
+	for _, list := range []string{guestapi.LoadAlways, guestapi.LoadAlways + "." + string(t)} {
+		if err := loadModules(guestapi.ModulesPath, list, wanted); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -265,7 +283,7 @@ func (i *initProcess) newAgent() {
 // serveLink answers on the guest link.
 func (i *initProcess) serveLink(ctx context.Context) error {
 	if i.cfg.Transport == guestapi.TransportSerial {
-		i.run(func() { i.agent.serveStream(ctx, i.log, openPort) })
+		i.run(func() { i.agent.serveStream(ctx, i.log, i.openLink) })
 		return nil
 	}
 	vsock, err := listenVsock(guestapi.VsockPort)
@@ -314,6 +332,11 @@ func parseConfig(b []byte) (guestapi.Config, error) {
 	if err := json.Unmarshal(b, &cfg); err != nil {
 		return cfg, fmt.Errorf("cannot read the boot configuration: %w", err)
 	}
+	return checkConfig(cfg)
+}
+
+// checkConfig refuses what no guest can be, and fills in what is left out.
+func checkConfig(cfg guestapi.Config) (guestapi.Config, error) {
 	switch {
 	case cfg.Protocol != guestapi.Protocol:
 		return cfg, fmt.Errorf("cannot boot: the host speaks protocol %d, this guest %d", cfg.Protocol, guestapi.Protocol)
@@ -349,7 +372,16 @@ func openPort(ctx context.Context) (io.ReadWriteCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+	if err := awaitHost(ctx, f, 50*time.Millisecond); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// awaitHost returns once a host is at the port's other end, at most so much later.
+func awaitHost(ctx context.Context, f *os.File, late time.Duration) error {
+	for pause := time.Millisecond; ; pause = min(2*pause, late) {
 		// Without a host a read ends at once, and only poll tells that from
 		// the end of a session; nothing wakes us when a host comes.
 		connected := false
@@ -360,13 +392,12 @@ func openPort(ctx context.Context) (io.ReadWriteCloser, error) {
 			return err
 		})
 		if err == nil && connected {
-			return f, nil
+			return nil
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			_ = f.Close()
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }

@@ -12,8 +12,9 @@ import (
 )
 
 // loadModules loads the kernel modules that dir's file of that name lists, in
-// its order. A missing list means that there are none.
-func loadModules(dir, name string) error {
+// its order, but those that wanted does not want. A missing list means that there
+// are none.
+func loadModules(dir, name string, wanted func(module string) bool) error {
 	list, err := os.ReadFile(filepath.Join(dir, name))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -22,7 +23,7 @@ func loadModules(dir, name string) error {
 		return fmt.Errorf("cannot read the list of modules: %w", err)
 	}
 	for _, name := range strings.Fields(string(list)) {
-		if strings.HasPrefix(name, "#") {
+		if strings.HasPrefix(name, "#") || !wanted(name) {
 			continue
 		}
 		if err := loadModule(filepath.Join(dir, filepath.Base(name))); err != nil {
@@ -31,6 +32,9 @@ func loadModules(dir, name string) error {
 	}
 	return nil
 }
+
+// all wants every module.
+func all(string) bool { return true }
 
 // loadModule loads one without its signature: the host vouches for the kernel and
 // its modules alike, and in emulation checking them is a quarter of the boot. A

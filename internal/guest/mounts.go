@@ -153,7 +153,7 @@ func (i *initProcess) overlayRoot() error {
 // back; the file system itself stays for good.
 func (i *initProcess) leaveInitramfs() error {
 	dir := fmt.Sprintf("/proc/self/fd/%d", i.initramfs.Fd()) // out of sight since the chroot
-	err := loadModules(dir+guestapi.ModulesPath, guestapi.LoadLater)
+	err := loadModules(dir+guestapi.ModulesPath, guestapi.LoadLater, all)
 	return errors.Join(err, os.RemoveAll(dir+"/banger"), os.Remove(dir+"/init"), i.initramfs.Close())
 }
 

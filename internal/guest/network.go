@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -20,8 +21,8 @@ import (
 const nicPatience = 2 * time.Second
 
 // setupNetwork brings up the loopback and, in mode user, eth0 with its address,
-// MTU and default route.
-func setupNetwork(n guestapi.Network) error {
+// MTU and default route; a mac is eth0's from now on.
+func setupNetwork(n guestapi.Network, mac net.HardwareAddr) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("cannot set up the network: %w", err)
@@ -49,7 +50,10 @@ func setupNetwork(n guestapi.Network) error {
 	eth, err := linkIndex("eth0", nicPatience)
 	if err == nil {
 		_ = nl.noLinkLocal(eth) // a kernel without IPv6 has nothing to turn off
-		err = nl.linkUp(eth, n.MTU)
+		if mac != nil {
+			err = nl.setMAC(eth, mac)
+		}
+		err = errors.Join(err, nl.linkUp(eth, n.MTU))
 	}
 	if err == nil {
 		err = nl.addAddress(eth, prefix)
@@ -93,6 +97,12 @@ func (nl *netlink) linkUp(index int32, mtu int) error {
 		body = attribute(body, unix.IFLA_MTU, binary.NativeEndian.AppendUint32(nil, uint32(mtu)))
 	}
 	return nl.do(unix.RTM_NEWLINK, 0, body)
+}
+
+func (nl *netlink) setMAC(index int32, mac net.HardwareAddr) error {
+	body := make([]byte, unix.SizeofIfInfomsg)
+	(*unix.IfInfomsg)(unsafe.Pointer(&body[0])).Index = index
+	return nl.do(unix.RTM_NEWLINK, 0, attribute(body, unix.IFLA_ADDRESS, mac))
 }
 
 // noLinkLocal lets eth0 begin without an IPv6 address of its own making: the

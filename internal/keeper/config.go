@@ -57,8 +57,10 @@ type State struct {
 	Paused bool `json:"paused,omitempty"`
 	// Waits is why they stand still though nobody asked: what the guest waits
 	// for on the host.
-	Waits string    `json:"waits,omitempty"`
-	Exit  *vmm.Exit `json:"exit,omitempty"`
+	Waits string `json:"waits,omitempty"`
+	// NoTemplate is why a machine that was to go on from a template has booted.
+	NoTemplate string    `json:"no_template,omitempty"`
+	Exit       *vmm.Exit `json:"exit,omitempty"`
 }
 
 func readConfig(path string) (Config, error) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bangervm/banger/api"
+	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/layout"
 	"github.com/bangervm/banger/internal/network"
 	"github.com/bangervm/banger/internal/vmm"
@@ -117,6 +118,39 @@ func noSockets(t *testing.T, dir layout.VMDir) {
 	}
 	for _, e := range entries {
 		t.Errorf("%s is left in the run folder", e.Name())
+	}
+}
+
+// A template that is of no use costs time, no machine.
+func TestATemplateOfNoUse(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ memory, state string }{
+		"garbage":   {"", "this is no state of a machine"},
+		"no memory": {"/nonexistent/memory", ""},
+		"no state":  {"", "none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := newDir(t)
+			cfg := config(t, new(testkernel.Program).Print("hello\n").Forever())
+			files := vmm.Template{Memory: filepath.Join(dir.State, "memory"), State: filepath.Join(dir.State, "state")}
+			if c.memory != "" {
+				files.Memory = c.memory
+			} else if err := os.WriteFile(files.Memory, nil, 0o600); err != nil || os.Truncate(files.Memory, cfg.Spec.MemoryBytes) != nil {
+				t.Fatal(err)
+			}
+			if c.state == "none" {
+				files.State += ".none"
+			} else if err := os.WriteFile(files.State, []byte(c.state), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cfg.Spec.Template, cfg.Spec.Wake = &files, &guestapi.Wake{}
+			k := launch(t, dir, cfg)
+			s, err := k.State(limit(t))
+			if err != nil || s.Phase != PhaseRunning || s.NoTemplate == "" {
+				t.Errorf("its state is %+v, %v", s, err)
+			}
+		})
 	}
 }
 

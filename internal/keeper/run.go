@@ -202,7 +202,8 @@ func (k *keeper) startNetwork(ctx context.Context, undo *cleanups) (*vmm.NIC, er
 	return nic, nil
 }
 
-// start launches the VMM, with patience for one of before that is still dying.
+// start launches the VMM, with patience for one of before that is still dying. Where
+// a template is of no use the machine boots.
 func (k *keeper) start(ctx context.Context, spec vmm.Spec, console *logFile) (vmm.Machine, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -211,6 +212,12 @@ func (k *keeper) start(ctx context.Context, spec vmm.Spec, console *logFile) (vm
 		m, err := k.driver.Start(ctx, spec, console)
 		if err == nil {
 			return m, nil
+		}
+		if spec.Template != nil && api.KindOf(err) != api.KindBusy && ctx.Err() == nil {
+			k.log.Warn("cannot go on from a template: booting", "error", err)
+			k.board.update(func(s *State) { s.NoTemplate = err.Error() })
+			spec.Template, spec.Wake = nil, nil
+			continue
 		}
 		if api.KindOf(err) != api.KindBusy || time.Now().After(give) {
 			return nil, err

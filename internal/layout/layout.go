@@ -165,6 +165,9 @@ func (l Layout) Firecracker() string { return filepath.Join(l.State, "firecracke
 // cache because all of it can be had again: losing it costs time, never an image.
 func (l Layout) Blobs() string { return filepath.Join(l.Cache, "blobs") }
 
+// Templates holds guests that were booted before, for machines to go on from.
+func (l Layout) Templates() string { return filepath.Join(l.Cache, "templates") }
+
 // Catalogs holds the configured catalogs as they were last read.
 func (l Layout) Catalogs() string { return filepath.Join(l.Cache, "catalogs") }
 

@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"os"
@@ -44,9 +45,11 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 	op.Stage("preparing disks")
 	token := newToken()
 	spec := m.spec(rec, dir, root, choice)
-	if err := m.prepare(ctx, rec, dir, root, spec, choice.Serials, token); err != nil {
+	config, err := m.prepare(ctx, rec, dir, root, spec, choice.Serials, token)
+	if err != nil {
 		return rec, false, err
 	}
+	m.fromTemplate(ctx, choice.Driver, &spec, config)
 	strategy := m.rootOf(rec.RootDisk)
 	hold, err := strategy.open(ctx, rec.ID, root, strategy.file(dir), rec.SystemOverlayBytes, spec.Disks)
 	if err != nil {
@@ -73,6 +76,12 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 	var saved store.VM
 	var g errgroup.Group
 	g.Go(func() (err error) {
+		if spec.Template != nil {
+			if s, err := keeper.State(ctx); err == nil && s.NoTemplate != "" {
+				m.d.Templates.Bad(*spec.Template, errors.New(s.NoTemplate))
+				spec.Template = nil
+			}
+		}
 		saved, err = m.d.Store.UpdateVM(ctx, rec.ID, func(v *store.VM) error {
 			started := r.handle.StartedAt
 			v.Status, v.StartedAt, v.StoppedAt, v.Error, v.ExitCode = api.StatusRunning, &started, nil, nil, nil
@@ -91,14 +100,37 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 		return rec, true, err
 	}
 	if err != nil {
+		if spec.Template != nil && ctx.Err() == nil {
+			m.d.Templates.Bad(*spec.Template, err)
+		}
 		return rec, true, both(err, m.put(ctx, mc, r, causeBoot))
 	}
 	mc.update(func() { r.ready = true })
+	if spec.Template == nil && m.d.Templates != nil {
+		m.d.Templates.Booted(ctx, choice.Driver, spec)
+	}
 	if hk != nil && rec.Init == initImage { // nobody has asked yet how that went
 		m.askHealth(mc, r)
 	}
-	m.event("vm.started", saved, map[string]string{"driver": choice.Driver, "accelerator": string(choice.Accelerator)})
+	started := map[string]string{"driver": choice.Driver, "accelerator": string(choice.Accelerator)}
+	if spec.Template != nil {
+		started["template"] = "true"
+	}
+	m.event("vm.started", saved, started)
 	return saved, true, nil
+}
+
+// fromTemplate lets the machine go on from a guest that was booted before, where
+// there is one of its kind.
+func (m *Manager) fromTemplate(ctx context.Context, driver string, spec *vmm.Spec, config guestapi.Config) {
+	if m.d.Templates == nil {
+		return
+	}
+	t := m.d.Templates.For(ctx, driver, *spec)
+	if t == nil {
+		return
+	}
+	spec.Template, spec.Wake = t, &guestapi.Wake{Config: config}
 }
 
 // leaving says that ctx ended because the daemon leaves, not because somebody
@@ -150,26 +182,25 @@ func grows(path string, bytes int64) bool {
 
 // prepare makes what the VMM opens: both disks at once, new ones for a VM that
 // never ran, larger ones where the record wants that, and the initramfs. What it
-// made in vain it removes.
-func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, base string, spec vmm.Spec, serials bool, token string) error {
+// made in vain it removes. It gives what the initramfs tells the guest.
+func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, base string, spec vmm.Spec, serials bool, token string) (config guestapi.Config, err error) {
 	if err := safeID(rec.ID); err != nil {
-		return err
+		return config, err
 	}
 	for _, d := range []string{dir.State, dir.Run} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
-			return api.Errorf(diskKind(err), "cannot make folder of vm %q: %w", rec.Name, err)
+			return config, api.Errorf(diskKind(err), "cannot make folder of vm %q: %w", rec.Name, err)
 		}
 	}
 	if err := removeFiles(dir.ExitFile(), dir.Handle(), dir.KeeperSocket(), dir.GuestSocket(), dir.BulkSocket(),
 		dir.QMPSocket(), dir.LinkSocket(), dir.NetSocket()); err != nil {
-		return api.Errorf(diskKind(err), "cannot clear folder of vm %q: %w", rec.Name, err)
+		return config, api.Errorf(diskKind(err), "cannot clear folder of vm %q: %w", rec.Name, err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.rootDisk(ctx, rec, dir, base) })
 	g.Go(func() error { return m.workDisk(ctx, rec, dir) })
-	g.Go(func() error {
-		config, err := m.guestConfig(ctx, rec, spec, token)
-		if err != nil {
+	g.Go(func() (err error) {
+		if config, err = m.guestConfig(ctx, rec, spec, token); err != nil {
 			return err
 		}
 		config.Transport = spec.Transport
@@ -181,7 +212,8 @@ func (m *Manager) prepare(ctx context.Context, rec store.VM, dir layout.VMDir, b
 		}
 		return m.d.Initrd(ctx, dir.Initrd(), m.d.Layout.Kernel(rec.KernelID), config)
 	})
-	return g.Wait()
+	err = g.Wait()
+	return config, err
 }
 
 func (m *Manager) rootDisk(ctx context.Context, rec store.VM, dir layout.VMDir, base string) error {

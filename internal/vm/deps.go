@@ -35,6 +35,8 @@ type Deps struct {
 	Host      Host
 	Snapshots Snapshots
 	Accel     Accel
+	// Templates is nil for machines that always boot.
+	Templates Templates
 	// Network is what eth0 of a guest in mode user is set up with; its Mode is
 	// ignored.
 	Network  guestapi.Network
@@ -184,6 +186,17 @@ type Accel interface {
 	Choose(ctx context.Context, driver, accelerator string, kernel layout.KernelDir) (Choice, error)
 }
 
+// Templates keeps guests that were booted before, for machines of the same kind to
+// go on from; *template.Manager is the real one.
+type Templates interface {
+	// For gives one for the machine, nil where there is none.
+	For(ctx context.Context, driver string, spec vmm.Spec) *vmm.Template
+	// Booted says that the machine came up without one: others may come after it.
+	Booted(ctx context.Context, driver string, spec vmm.Spec)
+	// Bad says why a machine did not come up from this one.
+	Bad(t vmm.Template, why error)
+}
+
 // Choice is what will run a machine.
 type Choice struct {
 	Driver      string
@@ -219,6 +232,8 @@ type KeeperState struct {
 	Exited bool // the VMM has ended and the keeper is about to
 	// Waits is why the guest stands still though nobody paused it; else empty.
 	Waits string
+	// NoTemplate is why a machine that was to go on from a template has booted.
+	NoTemplate string
 }
 
 // Keeper is one VM's keeper process: the wiring's small wrapper of

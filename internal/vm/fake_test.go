@@ -31,6 +31,8 @@ type world struct {
 	host *fakeHost
 	ks   *fakeKeepers
 	im   *fakeImages
+	// templates, when set, is what the next boot of the daemon has.
+	templates *fakeTemplates
 	// snaps are the host's devices, which outlive daemons and go with their users.
 	snaps *fakeSnapshots
 
@@ -95,6 +97,7 @@ func (w *world) boot() {
 	m := New(Deps{
 		Layout: w.l, Store: faultyStore{db, w.f}, Operations: ops, Images: w.im, Kernels: fakeKernels{w.f},
 		Keepers: w.ks, Host: w.host, Snapshots: w.snaps, Accel: fakeAccel{w.f}, Log: testLog(), Now: time.Now,
+		Templates: w.templates.orNone(),
 		Initrd: func(_ context.Context, path string, _ layout.KernelDir, _ guestapi.Config) error {
 			if err := w.f.at("initrd"); err != nil {
 				return err
@@ -481,6 +484,7 @@ type fakeKeepers struct {
 
 	mu      sync.Mutex
 	all     map[string]*fakeKeeper
+	useless string          // why no template is of use
 	online  bool            // disks can grow while the machine runs
 	barrier *sync.WaitGroup // when set: all launches must be in before one goes on
 }
@@ -531,6 +535,13 @@ var (
 	errPanic   = errors.New("panic at boot")
 	errNeverUp = errors.New("never up")
 )
+
+// noTemplate says why machines boot from now on.
+func (ks *fakeKeepers) noTemplate(why string) {
+	ks.mu.Lock()
+	defer ks.mu.Unlock()
+	ks.useless = why
+}
 
 func (ks *fakeKeepers) Attach(_ context.Context, dir layout.VMDir) (Keeper, error) {
 	if err := ks.f.at("attach"); err != nil {
@@ -651,7 +662,10 @@ func (k *fakeKeeper) Addr() net.Addr { return &net.UnixAddr{} }
 type fakeClient struct{ k *fakeKeeper }
 
 func (c *fakeClient) State(context.Context) (KeeperState, error) {
-	return KeeperState{PID: c.k.pid, VMMPID: c.k.vmm}, c.k.ks.f.at("state")
+	c.k.ks.mu.Lock()
+	useless := c.k.ks.useless
+	c.k.ks.mu.Unlock()
+	return KeeperState{PID: c.k.pid, VMMPID: c.k.vmm, NoTemplate: useless}, c.k.ks.f.at("state")
 }
 
 func (c *fakeClient) Watch(ctx context.Context) (<-chan KeeperState, error) {

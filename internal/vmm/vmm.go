@@ -48,6 +48,19 @@ type Spec struct {
 	MetricsFile string `json:"metrics_file,omitempty"`
 	// Transport of the guest link, one of the driver's; empty means its first.
 	Transport guestapi.Transport `json:"transport,omitempty"`
+	// Template is what the machine goes on from instead of booting, told by Wake
+	// what to be; nil means that it boots. Kernel and Initrd are for a later reset.
+	Template *Template      `json:"template,omitempty"`
+	Wake     *guestapi.Wake `json:"wake,omitempty"`
+}
+
+// Template is a guest that waits (guestapi.Config.Park) and was copied, for machines
+// of the same kind to go on from: VMM, kernel and its parameters, processors,
+// memory, number of disks, network device or none. It is good for one boot of the
+// host.
+type Template struct {
+	Memory string `json:"memory"` // path of the guest's memory, as long as Spec.MemoryBytes
+	State  string `json:"state"`  // path of all else
 }
 
 // Disk is one block device, in the order the guest shall see it. Not every VMM
@@ -123,6 +136,7 @@ type Driver interface {
 	// and its control channel answers; the guest boots on. The guest's console
 	// is copied to console until the end; a slow console loses output rather than
 	// stop the guest. ctx bounds Start only. On an error nothing is left running.
+	// A guest of a template has taken its Wake when Start returns.
 	Start(ctx context.Context, spec Spec, console io.Writer) (Machine, error)
 }
 
@@ -166,6 +180,15 @@ type Exit struct {
 	Reason Reason    `json:"reason"`
 	Detail string    `json:"detail,omitempty"` // the panic's text, the signal, the VMM's last words
 	At     time.Time `json:"at"`
+}
+
+// Templater is a Driver that makes templates.
+type Templater interface {
+	// Templates says whether it makes them for machines with that accelerator.
+	Templates(a Accelerator) bool
+	// MakeTemplate boots the spec's guest, which parks, and copies it into the two
+	// files; the memory's must not exist. Nothing is left running.
+	MakeTemplate(ctx context.Context, spec Spec, into Template) error
 }
 
 // Waiter is a Machine whose guest may have to wait for the host, and says so.

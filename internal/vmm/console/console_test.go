@@ -98,6 +98,29 @@ func (o *opener) Read(p []byte) (int, error) {
 	return n, err
 }
 
+func TestListener(t *testing.T) {
+	t.Parallel()
+	l := Listen("the word")
+	for _, p := range []string{strings.Repeat("x", 3*maxHeard), "\r\nthe w", "ord, and\n", "more\r\n"} {
+		select {
+		case <-l.Found:
+			t.Errorf("found before %q", p)
+		default:
+		}
+		if _, err := l.Write([]byte(p)); err != nil {
+			t.Fatal(err)
+		}
+		if p == "ord, and\n" {
+			break
+		}
+	}
+	<-l.First
+	<-l.Found
+	if got := l.Last(); got != `"the word, and"` || len(l.heard) > maxHeard {
+		t.Errorf("the last line is %s", got)
+	}
+}
+
 func FuzzScanner(f *testing.F) {
 	f.Add([]byte("Kernel panic - not syncing: x\n"), 3)
 	f.Fuzz(func(t *testing.T, b []byte, size int) {

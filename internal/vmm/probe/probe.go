@@ -12,6 +12,7 @@ import (
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/vmm"
+	"github.com/bangervm/banger/internal/vmm/console"
 )
 
 // Options of one probe.
@@ -139,7 +140,7 @@ func boot(ctx context.Context, o Options) (verdict, error) {
 	began := time.Now()
 	launch, cancel := context.WithTimeout(ctx, slowest*o.Total)
 	defer cancel()
-	out := newListener(guestapi.ProbeReply)
+	out := console.Listen(guestapi.ProbeReply)
 	m, err := o.Driver.Start(launch, vmm.Spec{
 		ID: "probe", Name: "probe", VCPUs: 1, MemoryBytes: memory, Accelerator: vmm.KVM,
 		Kernel: o.Kernel, Initrd: initrd, Network: network(o.Driver),
@@ -169,10 +170,10 @@ func boot(ctx context.Context, o Options) (verdict, error) {
 	defer cancel()
 	first := time.NewTimer(firstOutput)
 	defer first.Stop()
-	said := out.first
+	said := out.First
 	for {
 		select {
-		case <-out.found:
+		case <-out.Found:
 			return verdict{Accelerator: vmm.KVM, Reason: fmt.Sprintf("a guest booted under %s in %.1f s", o.Device, time.Since(began).Seconds())}, nil
 		case <-said:
 			first.Stop()
@@ -181,7 +182,7 @@ func boot(ctx context.Context, o Options) (verdict, error) {
 			return tcg("a guest's kernel said nothing within %s", firstOutput.Round(time.Millisecond))
 		case <-m.Done():
 			select {
-			case <-out.found: // its last words were the right ones
+			case <-out.Found: // its last words were the right ones
 				continue
 			default:
 			}

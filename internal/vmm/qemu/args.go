@@ -16,14 +16,21 @@ const (
 	fdQMP     = 3 // connected: the machine protocol
 	fdConsole = 4 // connected: the guest's serial port
 	fdLink    = 5 // the guest link: a listening socket, or vhost-vsock with its context id set
+	fdState   = 6 // with a template: its state
 )
 
 // transports is how many virtio devices the microvm machine has places for.
 const transports = 8
 
+// memory is the file that a guest's memory is, instead of none.
+type memory struct {
+	path   string
+	shared bool // what the guest writes goes into the file
+}
+
 // arguments is QEMU's command line for a machine that validate has nothing
 // against; cid is for a guest link over vsock.
-func arguments(spec vmm.Spec, khz int64, cid uint32) []string {
+func arguments(spec vmm.Spec, khz int64, cid uint32, mem memory) []string {
 	accel, cpu := "kvm", "host"
 	if spec.Accelerator == vmm.TCG {
 		// TCG runs a string instruction byte by byte: a guest told that it has
@@ -50,6 +57,14 @@ func arguments(spec vmm.Spec, khz int64, cid uint32) []string {
 		"-chardev", fmt.Sprintf("socket,id=console,fd=%d", fdConsole),
 		"-serial", "chardev:console",
 		"-device", "i8042", // the keyboard controller: ctrl-alt-del
+	}
+	if mem.path != "" {
+		args = append(args, "-machine", "memory-backend="+memoryNode, "-object", jsonArg(map[string]any{
+			"qom-type": "memory-backend-file", "id": memoryNode, "size": spec.MemoryBytes >> 10 << 10, "mem-path": mem.path, "share": mem.shared,
+		}))
+	}
+	if spec.Template != nil {
+		args = append(args, "-incoming", "defer")
 	}
 	if spec.Initrd != "" {
 		args = append(args, "-initrd", spec.Initrd)
@@ -98,6 +113,9 @@ func arguments(spec vmm.Spec, khz int64, cid uint32) []string {
 	return args
 }
 
+// memoryNode is QEMU's name for the memory.
+const memoryNode = "memory"
+
 // diskNode is QEMU's name for the disk of that place in the spec, and for its device.
 func diskNode(i int) string { return fmt.Sprintf("disk%d", i) }
 
@@ -135,6 +153,9 @@ func validate(spec vmm.Spec) error {
 		return invalid("a guest link over vsock needs a token: other users of the host reach the guest")
 	case spec.Transport != "" && spec.Transport != guestapi.TransportSerial && spec.Transport != guestapi.TransportVsock:
 		return invalid("QEMU has no guest link over %q", spec.Transport)
+	}
+	if spec.Template != nil && (spec.Wake == nil || spec.Transport == guestapi.TransportVsock) {
+		return invalid("a machine of a template needs to be told what to be, by virtio-serial")
 	}
 	devices := len(spec.Disks) + 1
 	if spec.Network != nil {

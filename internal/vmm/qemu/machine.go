@@ -28,6 +28,7 @@ type Machine struct {
 	words      *child.Output
 	scan       console.Scanner
 	linkSocket string          // empty with vsock
+	woken      chan net.Conn   // holds one: the guest link's first connection, if wake made it
 	disks      map[string]disk // the writable ones, by serial
 	events     chan qmp.Event  // from the QMP reader to keepRunning
 	waits      chan string     // holds one: see Waits
@@ -208,6 +209,11 @@ func (m *Machine) watch(copied <-chan struct{}, serial net.Conn) {
 	serial.Close()
 	<-stopped
 	m.link.Close()
+	select {
+	case c := <-m.woken: // nobody took it
+		_ = c.Close()
+	default:
+	}
 	if m.linkSocket != "" {
 		os.Remove(m.linkSocket)
 	}

@@ -268,7 +268,7 @@ func TestDiskInUse(t *testing.T) {
 func TestFleetingDisksAreNotFlushed(t *testing.T) {
 	t.Parallel()
 	spec := vmm.Spec{ID: "t", VCPUs: 1, MemoryBytes: 128 << 20, Accelerator: vmm.TCG, Disks: []vmm.Disk{{Path: "/kept"}, {Path: "/fleeting", Fleeting: true}}}
-	all := strings.Join(arguments(spec, 0, 0), "\n")
+	all := strings.Join(arguments(spec, 0, 0, memory{}), "\n")
 	for _, want := range []string{`"cache":{"no-flush":false},"discard":"unmap","driver":"file","filename":"/kept"`, `"cache":{"no-flush":true},"discard":"unmap","driver":"file","filename":"/fleeting"`} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no %s in %s", want, all)

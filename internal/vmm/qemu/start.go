@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/guestlink"
@@ -39,15 +41,30 @@ func (d *Driver) Start(ctx context.Context, spec vmm.Spec, out io.Writer) (vmm.M
 	if err := validate(spec); err != nil {
 		return nil, err
 	}
-	m, err := d.launch(ctx, path, khz, spec, out)
+	var mem memory
+	if spec.Template != nil {
+		mem = memory{path: spec.Template.Memory}
+	}
+	m, err := d.launch(ctx, path, khz, spec, mem, out)
 	if err != nil {
 		return nil, err
+	}
+	if spec.Template != nil {
+		w := *spec.Wake
+		if spec.Network != nil {
+			w.MAC = spec.Network.MAC
+		}
+		if err := m.wake(ctx, w); err != nil {
+			_ = m.Kill() // it may have ended
+			<-m.Done()
+			return nil, err
+		}
 	}
 	d.log.Debug("qemu started", "vm", spec.ID, "pid", m.PID(), "version", m.qmp.Version(), "tsc_khz", khz)
 	return m, nil
 }
 
-func (d *Driver) launch(ctx context.Context, path string, khz int64, spec vmm.Spec, out io.Writer) (_ *Machine, err error) {
+func (d *Driver) launch(ctx context.Context, path string, khz int64, spec vmm.Spec, mem memory, out io.Writer) (_ *Machine, err error) {
 	var undo []func()
 	defer func() {
 		if err != nil {
@@ -91,18 +108,29 @@ func (d *Driver) launch(ctx context.Context, path string, khz int64, spec vmm.Sp
 		}
 	}
 
-	cmd := exec.Command(path, arguments(spec, khz, e.cid)...)
+	cmd := exec.Command(path, arguments(spec, khz, e.cid, mem)...)
 	cmd.Stdout, cmd.Stderr = words, words
 	cmd.ExtraFiles = []*os.File{controlFD, serialFD, e.file}
+	if t := spec.Template; t != nil {
+		state, err := os.Open(t.State)
+		if err != nil {
+			return nil, fail(err)
+		}
+		defer state.Close()
+		cmd.ExtraFiles = append(cmd.ExtraFiles, state)
+	}
 	cmd.Dir = "/"
 	p, err := child.Start(cmd)
 	if err != nil {
 		return nil, fail(err)
 	}
 	undo = append(undo, p.End)
+	if mem.shared { // for machines to come: those that are here go first
+		_ = unix.Setpriority(unix.PRIO_PROCESS, p.PID(), templateNice)
+	}
 
 	m := &Machine{
-		id: spec.ID, log: d.log, process: p, words: words, link: e.link, linkSocket: e.socket, disks: disks,
+		id: spec.ID, log: d.log, process: p, words: words, link: e.link, linkSocket: e.socket, woken: e.woken, disks: disks,
 		done: make(chan struct{}), events: make(chan qmp.Event, 64), waits: make(chan string, 1),
 		lost: make(chan struct{}, 1), started: time.Now(), stopping: make(chan struct{}),
 	}
@@ -119,7 +147,12 @@ func (d *Driver) launch(ctx context.Context, path string, khz int64, spec vmm.Sp
 		p.End()
 		return nil, d.explain(ctx, spec, err, p, words)
 	}
-	err = m.limit(ctx, spec)
+	if spec.Template != nil {
+		err = m.restore(ctx)
+	}
+	if err == nil {
+		err = m.limit(ctx, spec)
+	}
 	if err == nil {
 		err = m.qmp.Execute(ctx, "cont", nil, nil)
 	}
@@ -140,8 +173,9 @@ func (d *Driver) launch(ctx context.Context, path string, khz int64, spec vmm.Sp
 type end struct {
 	file   *os.File // QEMU inherits it
 	link   link
-	socket string // path, with virtio-serial
-	cid    uint32 // context id, with vsock
+	socket string        // path, with virtio-serial
+	woken  chan net.Conn // the link's first connection, where one was made already
+	cid    uint32        // context id, with vsock
 }
 
 func (e end) close() {
@@ -165,11 +199,17 @@ func (d *Driver) openLink(spec vmm.Spec) (end, error) {
 	if err != nil {
 		return end{}, api.Errorf(api.KindInternal, "cannot start QEMU: %w", err)
 	}
+	woken := make(chan net.Conn, 1)
 	mux := guestlink.NewMux(func(ctx context.Context) (net.Conn, error) {
+		select {
+		case c := <-woken:
+			return c, nil
+		default:
+		}
 		var dialer net.Dialer
 		return dialer.DialContext(ctx, "unix", path)
 	}, d.log)
-	return end{file: f, link: mux, socket: path}, nil
+	return end{file: f, link: mux, socket: path, woken: woken}, nil
 }
 
 // explain says why QEMU did not come up. The process is gone.

@@ -21,6 +21,34 @@ import (
 // linkToken, 64 characters, is for guest links open to the whole host.
 func RealSpecs(t *testing.T, accelerator vmm.Accelerator, transport guestapi.Transport, linkToken string) func(t *testing.T) vmm.Spec {
 	t.Helper()
+	machines := RealMachines(t, accelerator, transport, linkToken)
+	return func(t *testing.T) vmm.Spec {
+		m := machines(t)
+		m.WriteInitrd(t, m.Config)
+		return m.Spec
+	}
+}
+
+// RealMachine is one machine of RealMachines.
+type RealMachine struct {
+	Spec   vmm.Spec
+	Config guestapi.Config // fits the spec
+
+	layout  layout.Layout
+	modules string
+}
+
+// WriteInitrd writes the spec's initramfs, with that configuration in it.
+func (m RealMachine) WriteInitrd(t *testing.T, cfg guestapi.Config) {
+	t.Helper()
+	if err := initramfs.Write(m.layout, m.Spec.Initrd, m.modules, cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// RealMachines is RealSpecs with no initramfs yet.
+func RealMachines(t *testing.T, accelerator vmm.Accelerator, transport guestapi.Transport, linkToken string) func(t *testing.T) RealMachine {
+	t.Helper()
 	root := os.Getenv("BANGER_TEST_STORE")
 	if root == "" {
 		t.Skip("BANGER_TEST_STORE names no store")
@@ -33,7 +61,7 @@ func RealSpecs(t *testing.T, accelerator vmm.Accelerator, transport guestapi.Tra
 	kernel := layout.KernelDir{Dir: only(t, l.Kernels())}
 	l.Cache = t.TempDir()
 	n := 0
-	return func(t *testing.T) vmm.Spec {
+	return func(t *testing.T) RealMachine {
 		n++
 		dir, err := os.MkdirTemp("", "banger-vmm") // short: sockets
 		if err != nil {
@@ -64,10 +92,7 @@ func RealSpecs(t *testing.T, accelerator vmm.Accelerator, transport guestapi.Tra
 		for i, d := range spec.Disks { // by order: not every VMM shows serial numbers
 			cfg.Disks = append(cfg.Disks, guestapi.Disk{Role: d.Serial, Index: i})
 		}
-		if err := initramfs.Write(l, spec.Initrd, kernel.BootModules(), cfg); err != nil {
-			t.Fatal(err)
-		}
-		return spec
+		return RealMachine{spec, cfg, l, kernel.BootModules()}
 	}
 }
 

@@ -1,0 +1,99 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/bangervm/banger/guestapi"
+)
+
+// What drives disks and the network device: it looks at them when it is loaded, so
+// that a guest which is to go on with others has not loaded it yet.
+var deviceModules = [...]string{"virtio_blk", "virtio_net"}
+
+// isDeviceModule says so of a module's file.
+func isDeviceModule(file string) bool {
+	name, _, _ := strings.Cut(filepath.Base(file), ".")
+	for _, m := range deviceModules {
+		if strings.ReplaceAll(name, "-", "_") == m {
+			return true
+		}
+	}
+	return false
+}
+
+// park boots as far as all machines of a kind are the same, says so on the console,
+// and waits. The host then copies the machine; each copy is told by a Wake what to
+// be. It gives that, and which modules are still to be loaded.
+func (i *initProcess) park(cfg guestapi.Config) (guestapi.Config, func(module string) bool, error) {
+	fail := func(err error) (guestapi.Config, func(string) bool, error) {
+		return cfg, nil, fmt.Errorf("cannot park: %w", err)
+	}
+	if cfg.Transport != guestapi.TransportSerial {
+		return fail(fmt.Errorf("the transport is %s", cfg.Transport))
+	}
+	if err := loadBootModules(cfg.Transport, func(m string) bool { return !isDeviceModule(m) }); err != nil {
+		return fail(err)
+	}
+	if entries, err := os.ReadDir("/sys/bus/virtio/drivers"); err == nil {
+		for _, e := range entries {
+			if isDeviceModule(e.Name()) {
+				return fail(fmt.Errorf("%s is part of this kernel and has looked at the devices", e.Name()))
+			}
+		}
+	}
+	ctx := context.Background() // PID 1 ends with the machine
+	path, err := findPort(ctx, "/sys/class/virtio-ports", guestapi.PortName)
+	if err != nil {
+		return fail(err)
+	}
+	port, err := os.OpenFile("/dev/"+path, os.O_RDWR, 0)
+	if err != nil {
+		return fail(err)
+	}
+	fmt.Fprintln(os.Stdout, guestapi.ParkedMark)
+	if err := awaitHost(ctx, port, 2*time.Millisecond); err != nil {
+		return fail(err)
+	}
+	w, err := guestapi.ReadWake(port)
+	if err != nil {
+		return fail(err)
+	}
+	i.began = time.Now()
+	if err := setTime(time.Unix(0, w.UnixNano)); err != nil {
+		return fail(err)
+	}
+	if w.Config, err = checkConfig(w.Config); err != nil {
+		return fail(err)
+	}
+	if w.Config.Park || w.Config.Transport != cfg.Transport {
+		return fail(errors.New("it is told to do so again, or to use another transport"))
+	}
+	if w.MAC != "" {
+		if i.mac, err = net.ParseMAC(w.MAC); err != nil {
+			return fail(err)
+		}
+	}
+	if _, err := port.Write([]byte{guestapi.WakeReply}); err != nil {
+		return fail(err)
+	}
+	i.woken = port
+	return w.Config, isDeviceModule, nil
+}
+
+// openLink gives the guest link's port; at first the one by which a parked guest
+// was woken.
+func (i *initProcess) openLink(ctx context.Context) (io.ReadWriteCloser, error) {
+	if f := i.woken; f != nil {
+		i.woken = nil
+		return f, nil
+	}
+	return openPort(ctx)
+}
