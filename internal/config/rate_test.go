@@ -35,7 +35,7 @@ func TestWrongLimitsSayWhatIsRight(t *testing.T) {
 		"less than it boots with":  {bytes, `"1023K"`, "minimum of 1M"},
 		"more than QEMU counts":    {bytes, `"2T"`, "more than 1T"},
 		"a word":                   {bytes, `"none"`, "does not begin with a number"},
-		"truth":                    {bytes, "true", "a text or a number"},
+		"truth":                    {bytes, "true", "does not begin with a number"},
 		"zero operations":          {operations, "0", "leave the key out for no limit"},
 		"too few operations":       {operations, "99", "from 100 to 1000000000"},
 		"a fraction of operations": {operations, "100.5", "from 100 to 1000000000"},
