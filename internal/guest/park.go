@@ -58,6 +58,9 @@ func (i *initProcess) park(cfg guestapi.Config) (guestapi.Config, func(module st
 	if err != nil {
 		return fail(err)
 	}
+	if err := soundTimer(); err != nil {
+		return fail(err)
+	}
 	fmt.Fprintln(os.Stdout, guestapi.ParkedMark)
 	if err := awaitHost(ctx, port, 2*time.Millisecond); err != nil {
 		return fail(err)
@@ -86,6 +89,26 @@ func (i *initProcess) park(cfg guestapi.Config) (guestapi.Config, func(module st
 	}
 	i.woken = port
 	return w.Config, isDeviceModule, nil
+}
+
+const (
+	timerTries = 20
+	timerSleep = 2 * time.Millisecond
+)
+
+// soundTimer sees that the timer runs at the rate which the kernel measured when it
+// booted: on a busy host that may go wrong, and every copy would have it.
+func soundTimer() error {
+	best := time.Hour
+	for range timerTries { // the host may let us wait, but not each time
+		began := time.Now()
+		time.Sleep(timerSleep)
+		best = min(best, time.Since(began))
+	}
+	if best > 3*timerSleep {
+		return fmt.Errorf("its timer is wrong: to sleep for %s takes %s", timerSleep, best)
+	}
+	return nil
 }
 
 // openLink gives the guest link's port; at first the one by which a parked guest

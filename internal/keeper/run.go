@@ -20,7 +20,7 @@ import (
 
 const (
 	defaultConsoleBytes = 1 << 20
-	startTimeout        = 60 * time.Second
+	startTimeout        = 2 * time.Minute // with a template of no use and the boot after it
 	// busyPatience is how long a VMM of before, killed with its keeper, may
 	// take to let go of the disks.
 	busyPatience = 5 * time.Second

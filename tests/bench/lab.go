@@ -21,6 +21,7 @@ type lab struct {
 	runs   int
 	bin    string
 	root   string
+	env    []string // settings of the daemon
 	keep   bool
 	layout layout.Layout
 }
@@ -53,6 +54,13 @@ func newLab(runs int) (*lab, error) {
 	return l, nil
 }
 
+// restart ends the daemon; the next one has these settings.
+func (l *lab) restart(env ...string) error {
+	_, err := l.banger("daemon", "stop")
+	l.env = env
+	return err
+}
+
 func (l *lab) close() {
 	_, _ = l.banger("daemon", "stop")
 	if !l.keep {
@@ -67,7 +75,7 @@ func (l *lab) command(args ...string) *exec.Cmd {
 			cmd.Env = append(cmd.Env, kv)
 		}
 	}
-	cmd.Env = append(cmd.Env, "BANGER_ROOT="+l.root)
+	cmd.Env = append(append(cmd.Env, "BANGER_ROOT="+l.root), l.env...)
 	return cmd
 }
 

@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// wakePatience is how long a copied guest may take to answer. It has little to
-	// do, so one that takes longer is broken.
-	wakePatience = 10 * time.Second
+	// wakePatience is how long a copied guest may take to answer. That is a tenth of
+	// a second; one that takes so much longer, on the busiest host, is broken.
+	wakePatience = 30 * time.Second
 	// maxState is more than the state of any machine without its memory, in bytes.
 	maxState    = 64 << 20
 	stateSocket = "state.sock"
