@@ -19,14 +19,13 @@ import (
 
 // What Firecracker takes, and the kernel of a socket's path.
 const (
-	maxVCPUs    = 32
-	maxCmdline  = 2048
-	maxSocket   = 107
-	maxDisks    = 8
-	guestCID    = 3 // each machine has a vsock of its own
-	tapName     = "tap"
-	networkID   = "eth0"
-	balloonPoll = 60 // seconds between the guest's reports of its memory
+	maxVCPUs   = 32
+	maxCmdline = 2048
+	maxSocket  = 107
+	maxDisks   = 8
+	guestCID   = 3 // each machine has a vsock of its own
+	tapName    = "tap"
+	networkID  = "eth0"
 )
 
 var goodID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
@@ -132,8 +131,9 @@ func setup(spec vmm.Spec, v version, at places) []step {
 		// Empty, it takes nothing; the guest may have back what it is asked for
 		// later before it runs out of memory. What the guest frees goes back to the
 		// host by itself where it can. Hinting, which came with that, is left alone:
-		// the guest may use a page again before the host lets go of it.
-		step{"balloon", "/balloon", fcapi.Balloon{DeflateOnOOM: true, StatsEvery: balloonPoll, Reporting: v.has(minorReporting)}},
+		// the guest may use a page again before the host lets go of it. Its figures
+		// are not asked for: the agent has them with every driver.
+		step{"balloon", "/balloon", fcapi.Balloon{DeflateOnOOM: true, Reporting: v.has(minorReporting)}},
 		step{"start", "/actions", fcapi.Action{Type: fcapi.InstanceStart}},
 	)
 }

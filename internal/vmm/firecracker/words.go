@@ -29,7 +29,7 @@ func lastWords(words *child.Output) string {
 		switch {
 		case l == "", strings.HasPrefix(l, "Vmm is stopping"), strings.HasPrefix(l, "Firecracker exiting"),
 			strings.HasPrefix(l, "Running Firecracker"), strings.HasPrefix(l, "Listening on API socket"), strings.Contains(l, "process_startup_time"),
-			strings.HasPrefix(l, "The API server received"), strings.HasPrefix(l, "The request was executed"), strings.HasPrefix(l, "Received "):
+			strings.HasPrefix(l, "Received "):
 		default:
 			said = l
 		}
@@ -53,9 +53,31 @@ func describe(err error) string {
 	return exit.Error()
 }
 
-// copyLog reads until the pipe is closed or its deadline passes. Words takes
-// everything, and keeps what it wants.
-func copyLog(words *child.Output, pipe *os.File) { _, _ = io.Copy(words, pipe) }
+// requestLine is what Firecracker says, at level Info, of each request that it
+// grants; what it says of one that it refuses is another.
+var requestLine = regexp.MustCompile(`^\S+T\S+ \[[^\]]*\] (The API server received a |The request was executed successfully|'[^']*' (API request|VMM action) took )`)
+
+// maxLine is how much of a line is looked at, in bytes.
+const maxLine = 4 << 10
+
+// copyLog reads until the pipe is closed or its deadline passes. What is said of
+// requests is left out: they are ours, and each is a line or two. Words takes
+// everything else, and keeps what it wants.
+func copyLog(words io.Writer, pipe io.Reader) {
+	r := bufio.NewReaderSize(pipe, maxLine)
+	for begins, drop := true, false; ; {
+		part, err := r.ReadSlice('\n')
+		if begins {
+			drop = requestLine.Match(part)
+		}
+		if !drop {
+			_, _ = words.Write(part) // never fails
+		}
+		if begins = err == nil; err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return
+		}
+	}
+}
 
 // maxMetrics bounds one set of figures, in bytes.
 const maxMetrics = 64 << 10

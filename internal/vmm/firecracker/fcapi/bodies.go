@@ -61,7 +61,7 @@ type Vsock struct {
 type Balloon struct {
 	AmountMiB    int64 `json:"amount_mib"`
 	DeflateOnOOM bool  `json:"deflate_on_oom"`
-	StatsEvery   int   `json:"stats_polling_interval_s"`
+	StatsEvery   int   `json:"stats_polling_interval_s"`      // 0: never
 	Reporting    bool  `json:"free_page_reporting,omitempty"` // since 1.14: freed memory goes back by itself
 }
 
