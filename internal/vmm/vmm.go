@@ -76,8 +76,8 @@ type Disk struct {
 	Block bool `json:"block,omitempty"`
 }
 
-// Limits hold for each disk, reads and writes together; zero is no limit. What a
-// second allows may come at once.
+// Limits hold for each disk, reads and writes together; zero is no limit. What
+// two seconds allow may come at once, no more.
 type Limits struct {
 	DiskBytesPerSecond      int64 `json:"disk_bytes_per_second,omitempty"`
 	DiskOperationsPerSecond int64 `json:"disk_operations_per_second,omitempty"`

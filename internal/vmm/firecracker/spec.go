@@ -140,7 +140,8 @@ func setup(spec vmm.Spec, v version, at places) []step {
 
 // rateLimiter is nil without limits. A bucket holds what a second allows, as with
 // QEMU: Firecracker looks into an empty one every tenth of a second only, so that a
-// smaller one would give less than the limit.
+// smaller one might give less than the limit. After a pause twice of it comes at
+// once, as Firecracker fills one up when it is empty for the time it was full.
 func rateLimiter(l vmm.Limits) *fcapi.RateLimiter {
 	bucket := func(perSecond int64) *fcapi.TokenBucket {
 		if perSecond == 0 {

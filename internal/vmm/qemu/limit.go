@@ -18,8 +18,8 @@ func (m *Machine) limit(ctx context.Context, spec vmm.Spec) error {
 		v := map[string]any{
 			"id": diskNode(i), "bps": bytes, "bps_rd": 0, "bps_wr": 0, "iops": operations, "iops_rd": 0, "iops_wr": 0,
 		}
-		// Without a burst a tenth of a second's worth may come at once; so much as
-		// the limit means a second's, as with Firecracker.
+		// Without a burst a tenth of a second's worth may come at once; one as large
+		// as the limit means a second's.
 		if bytes > 0 {
 			v["bps_max"] = bytes
 		}
