@@ -2,6 +2,7 @@ package guestapi
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strings"
 	"testing"
 	"time"
@@ -30,6 +31,10 @@ func TestWake(t *testing.T) {
 		if _, err := ReadWake(bytes.NewReader(b[:cut])); err == nil {
 			t.Fatalf("read from its first %d bytes", cut)
 		}
+	}
+	long := append(binary.BigEndian.AppendUint32(nil, maxWake+1), `{"mac":"`+strings.Repeat("x", maxWake+1-10)+`"}`...)
+	if _, err := ReadWake(bytes.NewReader(long)); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("too large, and read: %v", err)
 	}
 	if _, err := EncodeWake(Wake{Config: Config{User: strings.Repeat("x", maxWake)}}, now); err == nil {
 		t.Error("too large, and encoded")

@@ -121,6 +121,7 @@ func TestMadeOnceForAllOfAKind(t *testing.T) {
 	}
 	f.await(t)
 	f.Booted(t.Context(), "fake", f.spec)
+	f.wg.Wait()
 	own := <-f.driver.made
 	if len(f.driver.made) > 0 {
 		t.Error("made more than once")
@@ -184,6 +185,10 @@ func TestAnotherBootOfTheHost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	kind, err := os.ReadFile(filepath.Join(filepath.Dir(got.Memory), kindFile))
+	if err != nil || os.WriteFile(filepath.Join(half, kindFile), kind, 0o600) != nil { // it was all but renamed
+		t.Fatal(err)
+	}
 	again := f.o
 	New(again)
 	if _, err := os.Stat(got.Memory); err != nil {
@@ -224,6 +229,19 @@ func TestWhatIsDamagedIsNotUsed(t *testing.T) {
 	_ = f.Close(t.Context())
 	if n := len(f.driver.made); n != 1 {
 		t.Errorf("made %d times", n)
+	}
+	// One that an earlier daemon has made.
+	f = newFixture(t, nil)
+	f.Booted(t.Context(), "fake", f.spec)
+	got = f.await(t)
+	f.wg.Wait()
+	<-f.driver.made
+	later := New(f.o)
+	later.Bad(*got, errors.New("it does not answer"))
+	later.Booted(t.Context(), "fake", f.spec)
+	later.wg.Wait()
+	if n := len(f.driver.made); n != 0 {
+		t.Errorf("made again after it was bad")
 	}
 	elsewhere := filepath.Join(t.TempDir(), "memory")
 	f.Bad(vmm.Template{Memory: elsewhere}, errors.New("x"))
