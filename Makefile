@@ -66,13 +66,13 @@ export LAB_CMD = $(value CMD)
 bin/lab: $(BIN)
 	@CGO_ENABLED=0 $(GO) build -o $@ ./tests/lab
 
-lab: bin/lab ## a host with real KVM, in emulation: its suite; or CMD='banger doctor', TEST=./PACKAGE RUN=TestX there (AS=dev, LAB='-timeout 20m')
+lab: bin/lab ## a host with real KVM, in emulation: its suite; or CMD='banger doctor', TEST=./PACKAGE RUN=TestX there (AS=dev, SYSTEMD=1, LAB='-timeout 20m')
 	@scripts/deps lab
-	@bin/lab $(if $(value CMD)$(TEST),run,suite) $(if $(AS),-as $(AS)) $(if $(TEST),-test $(TEST)) $(if $(RUN),-run '$(RUN)') $(LAB)
+	@bin/lab $(if $(value CMD)$(TEST),run,suite) $(if $(SYSTEMD),-systemd) $(if $(AS),-as $(AS)) $(if $(TEST),-test $(TEST)) $(if $(RUN),-run '$(RUN)') $(LAB)
 
 lab-shell: bin/lab ## a shell in it
 	@scripts/deps lab
-	@bin/lab shell $(if $(AS),-as $(AS)) $(LAB)
+	@bin/lab shell $(if $(SYSTEMD),-systemd) $(if $(AS),-as $(AS)) $(LAB)
 
 bench-lab: bin/lab ## the figures that need KVM: a table and bench-results/lab.json (LAB='-works run-qemu -boots 1')
 	@scripts/deps lab

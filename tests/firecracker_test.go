@@ -50,6 +50,45 @@ func controlGroup(t *testing.T, pid int) string {
 	return filepath.Join("/sys/fs/cgroup", path)
 }
 
+// groupsAreTold checks the limits of a machine's control group; and where it has
+// none, as an ordinary user to whom nothing was delegated, that doctor and the
+// keeper's log say so. BANGER_TEST_DELEGATED is set where something was.
+func (h *host) groupsAreTold(id, group string) {
+	h.t.Helper()
+	var found api.Check
+	var checks []api.Check
+	h.json(&checks, "doctor", "--json")
+	for _, c := range checks {
+		if c.Name == "control-groups" {
+			found = c
+		}
+	}
+	log, err := os.ReadFile(filepath.Join(h.root, "state", "vms", id, "keeper.log"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	warned := strings.Contains(string(log), "no limits of a control group")
+	delegated := os.Geteuid() == 0 || os.Getenv("BANGER_TEST_DELEGATED") != ""
+	if !delegated {
+		if group != "" || !warned || found.Status != api.CheckWarn || !strings.Contains(found.Hint, "systemd-run --user --scope -p Delegate=yes") {
+			h.t.Errorf("in group %q; warned: %t; doctor: %+v", group, warned, found)
+		}
+		return
+	}
+	if group == "" || warned || found.Status != api.CheckPass {
+		h.t.Errorf("in group %q; warned: %t; doctor: %+v", group, warned, found)
+		return
+	}
+	for _, file := range []string{"memory.max", "pids.max", "cpu.max"} {
+		if b, err := os.ReadFile(filepath.Join(group, file)); err != nil || strings.HasPrefix(string(b), "max") {
+			h.t.Errorf("%s is %q, %v", file, b, err)
+		}
+	}
+	if os.Geteuid() != 0 && !strings.Contains(group, "/user@"+strconv.Itoa(os.Geteuid())+".service/") {
+		h.t.Errorf("the group %s is not of the user's own", group)
+	}
+}
+
 func mounts(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/mounts")
@@ -90,6 +129,7 @@ func TestFirecrackerLeavesNothing(t *testing.T) {
 		if os.Geteuid() != 0 && uid != os.Geteuid() {
 			t.Errorf("it runs as user %d", uid)
 		}
+		h.groupsAreTold(vm.ID, group)
 		return pid
 	}
 	gone := func(pid int) {

@@ -133,6 +133,8 @@ type host struct {
 	t    *testing.T
 	root string
 	env  []string
+	// through is a command line that banger's follows; mostly empty.
+	through []string
 }
 
 // newHost clones the base root: images and kernels by hard link, the store by
@@ -298,7 +300,8 @@ func clip(s string) string {
 
 // command prepares banger with args in this root.
 func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, bangerBin, args...)
+	argv := append(append(h.through[:len(h.through):len(h.through)], bangerBin), args...)
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = h.env
 	return cmd
 }

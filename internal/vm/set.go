@@ -240,6 +240,8 @@ func (m *Manager) grow(ctx context.Context, mc *machine, role string, bytes int6
 	if !ok || !online {
 		return nil
 	}
+	ctx, stop := r.until(ctx, time.Minute) // a machine that hangs can still be stopped
+	defer stop()
 	if err := vmm.Resize(ctx, role, bytes); err != nil {
 		if api.KindOf(err) == api.KindUnsupported {
 			return nil

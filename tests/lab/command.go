@@ -29,6 +29,7 @@ type command struct {
 	stdin          io.Reader // nil: none
 	stdout, stderr io.Writer
 	tty            *os.File // nil: no terminal
+	session        bool     // as somebody who is logged in runs it
 }
 
 // labEnv is what every command finds in its environment.
@@ -39,15 +40,31 @@ func labEnv(user string) []string {
 		"BANGER_ROOT=/lab/root", "BANGER_TEST_STORE=/lab/root", "BANGER_BIN=/lab/in/bin/banger",
 	}
 	if user != "" && user != "root" {
-		env = append(env, "XDG_RUNTIME_DIR=/run/user/1000")
+		env = append(env, "XDG_RUNTIME_DIR="+devRuntime, "DBUS_SESSION_BUS_ADDRESS=unix:path="+devRuntime+"/bus")
 	}
 	return env
+}
+
+// devRuntime is the runtime folder of the user dev.
+const devRuntime = "/run/user/1000"
+
+// inSession makes of a command one in a scope of systemd's, with a part of the
+// control groups that is its own: of the user's systemd, or as root of the host's.
+func inSession(argv []string, user string) []string {
+	scope := []string{"systemd-run", "--scope", "--quiet", "--property=Delegate=yes"}
+	if user != "" && user != "root" {
+		scope = append(scope, "--user")
+	}
+	return append(append(scope, "--"), argv...)
 }
 
 // run runs a command to its end. An error is that the end is not known; of
 // type errHost where the host failed.
 func (m *machine) run(ctx context.Context, c command) (guestapi.Exit, error) {
 	var exit guestapi.Exit
+	if c.session && m.plan.systemd {
+		c.argv = inSession(c.argv, c.user)
+	}
 	req := guestapi.ExecRequest{
 		Argv: c.argv, User: c.user, Env: append(labEnv(c.user), c.env...), Workdir: c.dir, NoStdin: c.stdin == nil && c.tty == nil,
 	}

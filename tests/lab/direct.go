@@ -82,9 +82,16 @@ func (d direct) run(ctx context.Context, r row) (result, error) {
 		}
 	}
 	dir := filepath.Join(d.packages, packageDir(r.Package))
+	argv := []string{
+		filepath.Join(dir, testBinary(r.Package)), "-test.v", "-test.count=1", "-test.run", r.Run, "-test.timeout", r.timeout().String(),
+	}
+	if r.Host == hostSystemd {
+		if argv, err = d.session(argv, r); err != nil {
+			return result{}, err
+		}
+	}
 	var log bytes.Buffer
-	cmd := exec.CommandContext(ctx, filepath.Join(dir, testBinary(r.Package)),
-		"-test.v", "-test.count=1", "-test.run", r.Run, "-test.timeout", r.timeout().String())
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.Env = append(withoutBanger(os.Environ()), "BANGER_BIN="+d.banger, "BANGER_TEST_STORE="+d.store, "BANGER_LAB="+os.Getenv("BANGER_LAB"))
@@ -112,6 +119,15 @@ func (d direct) run(ctx context.Context, r row) (result, error) {
 		got.Problem = fmt.Sprintf("ended with %v", runErr)
 	}
 	return got, os.WriteFile(filepath.Join(d.out, r.Name+".log"), log.Bytes(), 0o644)
+}
+
+// session puts a row that wants systemd into a scope: what a login of the row's
+// user has.
+func (d direct) session(argv []string, r row) ([]string, error) {
+	if !exists("/run/systemd/system") {
+		return nil, fmt.Errorf("row %s wants systemd as process 1, and this host has another", r.Name)
+	}
+	return inSession(argv, r.As), nil
 }
 
 // who is the user to become for a row; nil means to stay who we are.
@@ -152,7 +168,7 @@ func become(cmd *exec.Cmd, u *user.User) error {
 	cmd.SysProcAttr.Credential = cred
 	cmd.Env = append(cmd.Env, "HOME="+u.HomeDir, "USER="+u.Username, "LOGNAME="+u.Username)
 	if dir := "/run/user/" + u.Uid; u.Uid != "0" && exists(dir) {
-		cmd.Env = append(cmd.Env, "XDG_RUNTIME_DIR="+dir)
+		cmd.Env = append(cmd.Env, "XDG_RUNTIME_DIR="+dir, "DBUS_SESSION_BUS_ADDRESS=unix:path="+dir+"/bus")
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ func hostPackages() []string {
 		"qemu-system-x86", "e2fsprogs", "xfsprogs", "uidmap", "mmdebstrap", "debian-archive-keyring", "util-linux", "mount", "dmsetup",
 		"iproute2", "nftables", "iputils-ping", "tcpdump", "netbase", "bridge-utils",
 		"procps", "psmisc", "kmod", "strace", "lsof", "socat", "curl", "ca-certificates", "jq", "less",
-		"openssh-client", "git", "rsync", "systemd-sysv", "dbus", "libpam-systemd",
+		"openssh-client", "git", "rsync", "systemd-sysv", "udev", "dbus", "dbus-user-session", "libpam-systemd",
 	}
 }
 

@@ -40,6 +40,8 @@ type plan struct {
 	memory int64
 	vcpus  int
 	carry  carry
+	// systemd is process 1, with udev and sessions of its own; else banger-guest is.
+	systemd bool
 	// state keeps the writable disks from boot to boot; empty: this boot only.
 	state string
 	// cut ends the host as a power cut does.
@@ -136,7 +138,7 @@ func (m *machine) boot(ctx context.Context, s stock, p plan) (err error) {
 			{Path: s.in, Serial: "in", ReadOnly: true},
 		},
 	}
-	if err := writeInitrd(spec, s.store.kernel); err != nil {
+	if err := writeInitrd(spec, s.store.kernel, p.systemd); err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -152,7 +154,7 @@ func (m *machine) boot(ctx context.Context, s stock, p plan) (err error) {
 	return m.ready(ctx, "root")
 }
 
-func writeInitrd(spec vmm.Spec, kernel layout.KernelDir) error {
+func writeInitrd(spec vmm.Spec, kernel layout.KernelDir, systemd bool) error {
 	release, err := kernelRelease(kernel)
 	if err != nil {
 		return err
@@ -160,6 +162,9 @@ func writeInitrd(spec vmm.Spec, kernel layout.KernelDir) error {
 	cfg := guestapi.Config{
 		Protocol: guestapi.Protocol, VMID: spec.ID, Hostname: "lab", Network: guestapi.Network{Mode: "none"},
 		Seed: make([]byte, 64), Token: strings.Repeat("0", 64), KernelRelease: release,
+	}
+	if systemd {
+		cfg.Init, cfg.InitArgv, cfg.InitPatienceMS = guestapi.InitImage, []string{"/sbin/init"}, bootPatience.Milliseconds()
 	}
 	if _, err := rand.Read(cfg.Seed); err != nil {
 		return err

@@ -114,6 +114,7 @@ func parse(verb string, args []string) (options, []string, error) {
 	fs := flag.NewFlagSet("lab "+verb, flag.ContinueOnError)
 	memory := fs.String("memory", "3G", "memory of the lab host")
 	fs.IntVar(&o.plan.vcpus, "cpus", 1, "processors of the lab host")
+	fs.BoolVar(&o.plan.systemd, "systemd", false, "systemd is process 1 of the lab host, with udev and sessions (of a suite: for all rows); else banger-guest, which is faster")
 	if verb == "bench" {
 		fs.StringVar(&o.works, "works", "run-firecracker,run-qemu,exec-firecracker,exec-qemu,leaks-firecracker,leaks-qemu", "what to measure")
 		fs.IntVar(&o.pairs, "pairs", 3, "counted pairs in each boot")
@@ -213,7 +214,7 @@ func (o options) session(ctx context.Context, c command) (int, error) {
 		return codeFailed, err
 	}
 	defer s.remove()
-	c.user = o.user
+	c.user, c.session = o.user, true
 	if c.dir == "" {
 		c.dir = map[string]string{"root": "/root", "dev": "/home/dev"}[o.user]
 	}

@@ -29,6 +29,8 @@ type row struct {
 	Accelerator string `json:"accelerator"`
 	Link        string `json:"link,omitempty"`
 	As          string `json:"as"` // root or dev
+	// Host is systemd for a row that is about such a host; else any host will do.
+	Host string `json:"host,omitempty"`
 	// Package's tests that match Run are run, with Env beside what every
 	// command of a lab has.
 	Package string            `json:"package"`
@@ -40,6 +42,9 @@ type row struct {
 	// Minutes bounds the row; 10 when not given.
 	Minutes int `json:"minutes,omitempty"`
 }
+
+// hostSystemd is the Host of rows that need systemd as process 1.
+const hostSystemd = "systemd"
 
 func (r row) timeout() time.Duration {
 	if r.Minutes == 0 {
@@ -68,6 +73,8 @@ func readRows(data []byte, match string) ([]row, error) {
 			return nil, fmt.Errorf("cannot read rows.json: name %q is taken or no name", r.Name)
 		case r.As != "root" && r.As != "dev":
 			return nil, fmt.Errorf("cannot read rows.json: row %s runs as %q, which is neither root nor dev", r.Name, r.As)
+		case r.Host != "" && r.Host != hostSystemd:
+			return nil, fmt.Errorf("cannot read rows.json: row %s wants a host %q, and there is only systemd", r.Name, r.Host)
 		case r.Package == "" || r.Passed < 1:
 			return nil, fmt.Errorf("cannot read rows.json: row %s names no package or expects nothing to pass", r.Name)
 		}

@@ -29,6 +29,7 @@ func TestReadRowsRefuses(t *testing.T) {
 		"unknown key":      `[{"name":"a","as":"root","package":"./x","passes":1}]`,
 		"twice":            `[` + good + `,` + good + `]`,
 		"another user":     strings.ReplaceAll(`[`+good+`]`, "root", "www"),
+		"another host":     strings.ReplaceAll(`[`+good+`]`, `"as"`, `"host":"openrc","as"`),
 		"nothing to pass":  strings.ReplaceAll(`[`+good+`]`, `"passed":1`, `"passed":0`),
 		"a broken pattern": strings.ReplaceAll(`[`+good+`]`, `"T"`, `"("`),
 		"none that match":  strings.ReplaceAll(`[`+good+`]`, `"a"`, `"b"`),

@@ -10,15 +10,18 @@ disk() { # the virtio disk with that serial
   echo "no disk $1" >&2; exit 1
 }
 
+systemd() { [ -d /run/systemd/system ]; } # it is process 1, with udev
+
 if [ ! -e /run/lab-ready ]; then
   dmesg -n 1
   modprobe -a kvm_amd tun dm_snapshot loop vhost_vsock br_netfilter vsock_loopback xfs
+  if systemd; then udevadm settle; fi
 
-  # There is no udev here.
   getent group kvm >/dev/null || echo kvm:x:108: >>/etc/group
   if ! getent passwd dev >/dev/null; then
     echo 'dev:x:1000:1000:dev:/home/dev:/bin/bash' >>/etc/passwd
     echo 'dev:x:1000:' >>/etc/group
+    echo 'dev:*:19700:0:99999:7:::' >>/etc/shadow # or PAM gives them no session
     sed -i 's/^kvm:\(.*\):\(.*\):.*/kvm:\1:\2:dev/' /etc/group
     echo dev:1000000:65536 >>/etc/subuid
     echo dev:1000000:65536 >>/etc/subgid
@@ -27,7 +30,12 @@ if [ ! -e /run/lab-ready ]; then
   chgrp kvm /dev/kvm /dev/vhost-vsock /dev/vhost-net 2>/dev/null || true
   chmod 660 /dev/kvm; chmod 666 /dev/vhost-vsock /dev/net/tun
   ip link set lo up
-  mkdir -p /run/user/1000; chown 1000:1000 /run/user/1000; chmod 700 /run/user/1000
+  if systemd; then
+    loginctl enable-linger dev
+    systemctl start user@1000.service || { journalctl -b --no-pager -n 30; exit 1; }
+  else
+    mkdir -p /run/user/1000; chown 1000:1000 /run/user/1000; chmod 700 /run/user/1000
+  fi
 
   # The store is a disk shared by all labs; what is written goes to a disk of
   # this lab's own.

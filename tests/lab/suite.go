@@ -25,6 +25,11 @@ func suiteVerb(ctx context.Context, o options) (int, error) {
 	if err != nil {
 		return 2, err
 	}
+	if o.plan.systemd {
+		for i := range rows {
+			rows[i].Host = hostSystemd
+		}
+	}
 	if o.direct {
 		return suiteDirect(ctx, o, rows)
 	}
@@ -93,14 +98,17 @@ type suite struct {
 	results map[string]result
 }
 
-// next gives a row nobody has begun.
-func (s *suite) next() (row, bool) {
+// next gives a row nobody has begun, one for the kind of host that is wanted if
+// there is one.
+func (s *suite) next(host string) (row, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, r := range s.rows {
-		if s.tries[r.Name] == 0 {
-			s.tries[r.Name]++
-			return r, true
+	for _, any := range []bool{false, true} {
+		for _, r := range s.rows {
+			if s.tries[r.Name] == 0 && (any || r.Host == host) {
+				s.tries[r.Name]++
+				return r, true
+			}
 		}
 	}
 	return row{}, false
@@ -117,19 +125,22 @@ func (s *suite) worker(ctx context.Context) {
 		}
 	}
 	defer end()
+	host := ""
 	for ctx.Err() == nil {
-		r, ok := s.next()
+		r, ok := s.next(host)
 		if !ok {
 			return
 		}
 		for try := 1; ; try++ {
 			var got result
 			var err error
-			if m != nil && time.Since(up) > bootLife {
+			if m != nil && (time.Since(up) > bootLife || r.Host != host) {
 				end()
 			}
 			if m == nil {
-				if m, err = boot(ctx, s.stock, s.options.plan); err == nil {
+				plan := s.options.plan
+				host, plan.systemd = r.Host, r.Host == hostSystemd
+				if m, err = boot(ctx, s.stock, plan); err == nil {
 					up = time.Now()
 				}
 			}
@@ -171,7 +182,7 @@ func (s *suite) row(ctx context.Context, m *machine, r row) (result, error) {
 	dir := "/lab/out/" + r.Name
 	var log, words limitedBuffer
 	exit, err := m.run(ctx, command{
-		argv: []string{"lab", "suite", "-direct", "-rows", "^" + r.Name + "$", "-out", dir}, stdout: &words, stderr: &words,
+		argv: []string{"lab", "suite", "-direct", fmt.Sprintf("-systemd=%t", r.Host == hostSystemd), "-rows", "^" + r.Name + "$", "-out", dir}, stdout: &words, stderr: &words, session: true,
 	})
 	if err != nil {
 		return result{}, err

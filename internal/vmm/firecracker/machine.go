@@ -75,19 +75,19 @@ func (m *Machine) Exit() vmm.Exit {
 
 // PowerButton presses ctrl-alt-del.
 func (m *Machine) PowerButton(ctx context.Context) error {
-	return m.request(ctx, "press ctrl-alt-del on", func() error {
+	return m.request(ctx, "press ctrl-alt-del on", func(ctx context.Context) error {
 		return m.api.Put(ctx, "/actions", fcapi.Action{Type: fcapi.SendCtrlAltDel})
 	})
 }
 
 // Pause stops the processors.
 func (m *Machine) Pause(ctx context.Context) error {
-	return m.request(ctx, "pause", func() error { return m.api.Patch(ctx, "/vm", fcapi.VM{State: fcapi.Paused}) })
+	return m.request(ctx, "pause", func(ctx context.Context) error { return m.api.Patch(ctx, "/vm", fcapi.VM{State: fcapi.Paused}) })
 }
 
 // Resume lets the processors go on.
 func (m *Machine) Resume(ctx context.Context) error {
-	return m.request(ctx, "resume", func() error { return m.api.Patch(ctx, "/vm", fcapi.VM{State: fcapi.Resumed}) })
+	return m.request(ctx, "resume", func(ctx context.Context) error { return m.api.Patch(ctx, "/vm", fcapi.VM{State: fcapi.Resumed}) })
 }
 
 // Resize makes Firecracker open the disk anew, and tell the guest its size.
@@ -99,7 +99,7 @@ func (m *Machine) Resize(ctx context.Context, serial string, bytes int64) error 
 	case bytes < d.bytes:
 		return api.Errorf(api.KindInvalid, "cannot resize disk %q of %s: %d bytes are less than the %d it has", serial, m.id, bytes, d.bytes)
 	}
-	return m.request(ctx, "resize a disk of", func() error {
+	return m.request(ctx, "resize a disk of", func(ctx context.Context) error {
 		return m.api.Patch(ctx, "/drives/"+d.id, fcapi.DriveUpdate{ID: d.id, Path: d.path})
 	})
 }
@@ -128,12 +128,15 @@ func (m *Machine) gate(verb string) error {
 	}
 }
 
-// request makes one request of the API for the verb.
-func (m *Machine) request(ctx context.Context, verb string, ask func() error) error {
+// request makes one request of the API for the verb. A Firecracker that hangs is
+// not waited for longer than its patience, whatever the caller's.
+func (m *Machine) request(ctx context.Context, verb string, ask func(context.Context) error) error {
 	if err := m.gate(verb); err != nil {
 		return err
 	}
-	err := ask()
+	ctx, cancel := context.WithTimeout(ctx, min(m.patience, runPatience))
+	defer cancel()
+	err := ask(ctx)
 	var fault *fcapi.Fault
 	switch {
 	case err == nil:
@@ -155,6 +158,10 @@ func (m *Machine) request(ctx context.Context, verb string, ask func() error) er
 		return api.Errorf(api.KindUnavailable, "cannot %s %s: %w", verb, m.id, err)
 	}
 }
+
+// runPatience is how long a Firecracker that runs may take for one answer, which
+// takes milliseconds.
+const runPatience = 20 * time.Second
 
 // exitPatience is how long Firecracker may live on after its API broke off.
 const exitPatience = 3 * time.Second

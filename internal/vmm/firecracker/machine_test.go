@@ -321,6 +321,29 @@ func TestKill(t *testing.T) {
 	nothingLeft(t, spec)
 }
 
+// A Firecracker that hangs while it runs is not waited for for ever, however long
+// the caller would; and it can be killed.
+func TestHangsWhileItRuns(t *testing.T) {
+	t.Parallel()
+	s := sound()
+	s.Ignores = "/vm"
+	d := s.driver(t)
+	d.patience = 5 * time.Second
+	m := start(t, d, testSpec(t), io.Discard)
+	m.patience = 100 * time.Millisecond
+	for name, err := range map[string]error{"pause": m.Pause(t.Context()), "resume": m.Resume(t.Context())} {
+		if api.KindOf(err) != api.KindTimeout || !strings.Contains(err.Error(), "Firecracker does not answer") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := m.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if got := awaitEnd(t, m); got.Reason != vmm.ReasonKilled {
+		t.Errorf("ended with %+v", got)
+	}
+}
+
 // A Firecracker that fills its log fills no disk, and is not stopped by it.
 func TestLogIsBounded(t *testing.T) {
 	t.Parallel()

@@ -29,6 +29,8 @@ type stub struct {
 	API     string // the version that its API tells; Version if empty
 	// Deaf: it never makes its socket. Mute: it never answers.
 	Deaf, Mute bool
+	// Ignores is the path of requests that are not answered.
+	Ignores string
 	// Says goes to its log, Cries to stderr, before anything else; then it exits
 	// with Dies, unless that is negative.
 	Says, Cries string
@@ -197,7 +199,7 @@ func beStub() {
 func (s stub) answer(w http.ResponseWriter, r *http.Request, log *os.File) {
 	body, _ := io.ReadAll(r.Body)
 	switch {
-	case s.Mute:
+	case s.Mute, r.URL.Path == s.Ignores:
 		<-r.Context().Done()
 	case r.URL.Path == "/version":
 		v := s.API

@@ -2,8 +2,10 @@ package probe
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -16,6 +18,7 @@ import (
 type key struct {
 	HostBoot string    `json:"host_boot"`
 	Device   string    `json:"device"`
+	File     string    `json:"file"` // which file the device is now: it may be another's, or made anew
 	Driver   string    `json:"driver"`
 	Program  string    `json:"program"`
 	Size     int64     `json:"size"`
@@ -33,6 +36,11 @@ type verdict struct {
 
 func identify(o Options, v vmm.Version) (key, error) {
 	k := key{HostBoot: o.HostBoot, Device: o.Device, Driver: o.Driver.Name(), Program: v.Program, UID: os.Geteuid()}
+	if fi, err := os.Stat(o.Device); err == nil {
+		if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+			k.File = fmt.Sprintf("%x:%x:%x", st.Dev, st.Ino, st.Rdev)
+		}
+	}
 	if v.Program != "" {
 		fi, err := os.Stat(v.Program)
 		if err != nil {

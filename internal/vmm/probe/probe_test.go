@@ -153,6 +153,29 @@ func TestNoTun(t *testing.T) {
 	}
 }
 
+// Another file in the device's place, or the driver loaded anew, is another
+// question too.
+func TestAnotherDeviceIsAskedAnew(t *testing.T) {
+	t.Parallel()
+	d := newTalker()
+	d.say = guestapi.ProbeReply
+	o := options(t, d)
+	if got, _, err := Run(t.Context(), o); err != nil || got != vmm.KVM {
+		t.Fatalf("%s, %v", got, err)
+	}
+	other := o.Device + ".new"
+	if err := os.WriteFile(other, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(other, o.Device); err != nil {
+		t.Fatal(err)
+	}
+	d.say, d.err = "", errors.New("no such ioctl")
+	if got, reason, err := Run(t.Context(), o); err != nil || got != vmm.TCG || d.starts != 2 {
+		t.Errorf("got %s, %q, %v after %d guests", got, reason, err, d.starts)
+	}
+}
+
 func TestNoAnswer(t *testing.T) {
 	t.Parallel()
 	missing := errors.New("no VMM")
