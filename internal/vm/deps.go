@@ -71,6 +71,7 @@ type Timing struct {
 	Gone            time.Duration // from a kill to the keeper's end
 	Hangup          time.Duration // from HUP to KILL when the client of a run is gone
 	Overtime        time.Duration // what the agent has for ending a command whose time is over, and for saying so
+	Grow            time.Duration // VMM and guest, to take note of a disk that has grown
 	Undo            time.Duration // cleaning up after a failed or cancelled run
 }
 
@@ -88,6 +89,7 @@ func (t Timing) withDefaults() Timing {
 	set(&t.Gone, 10*time.Second)
 	set(&t.Hangup, 10*time.Second)
 	set(&t.Overtime, 10*time.Second)
+	set(&t.Grow, time.Minute)
 	set(&t.Undo, 30*time.Second)
 	return t
 }

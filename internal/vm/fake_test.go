@@ -486,6 +486,7 @@ type fakeKeepers struct {
 	all     map[string]*fakeKeeper
 	useless string          // why no template is of use
 	online  bool            // disks can grow while the machine runs
+	hangs   bool            // and its VMM does not answer when they do
 	barrier *sync.WaitGroup // when set: all launches must be in before one goes on
 }
 
@@ -737,7 +738,11 @@ func (c *fakeClient) Exit() (vmm.Exit, bool) {
 
 func mustKernel() store.Kernel { return store.Kernel{ID: "k1", Name: "k", Version: "6.1"} }
 
-func (c *fakeClient) Resize(_ context.Context, serial string, n int64) error {
+func (c *fakeClient) Resize(ctx context.Context, serial string, n int64) error {
+	if c.k.ks.hangs {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	if !c.k.ks.online {
 		return api.Errorf(api.KindUnsupported, "cannot resize a disk while it is used")
 	}

@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/bangervm/banger/api"
@@ -240,8 +241,24 @@ func (m *Manager) grow(ctx context.Context, mc *machine, role string, bytes int6
 	if !ok || !online {
 		return nil
 	}
-	ctx, stop := r.until(ctx, time.Minute) // a machine that hangs can still be stopped
+	limited, stop := r.until(ctx, m.times.Grow) // a machine that hangs can still be stopped
 	defer stop()
+	err := growOnline(limited, mc, vmm, role, bytes)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = api.Errorf(api.KindTimeout, "cannot grow the %s disk: the vm does not answer", role)
+	}
+	if e := *api.AsError(err); e.Kind == api.KindTimeout && e.Hint == "" {
+		e.Hint = "banger vm stop " + mc.id
+		return &e
+	}
+	return err
+}
+
+// growOnline tells the VMM, and then the guest, that the disk has grown.
+func growOnline(ctx context.Context, mc *machine, vmm resizer, role string, bytes int64) error {
 	if err := vmm.Resize(ctx, role, bytes); err != nil {
 		if api.KindOf(err) == api.KindUnsupported {
 			return nil

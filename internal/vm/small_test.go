@@ -217,6 +217,25 @@ func TestSetGrowsOnline(t *testing.T) {
 	}
 }
 
+// A VMM that hangs while a disk grows is not waited for for ever, with the machine
+// locked against who wants to stop it.
+func TestSetOfAMachineThatHangs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.ks.online, w.ks.hangs = true, true
+	w.m.times.Grow = 50 * time.Millisecond
+	w.create("web")
+	more := int64(2 << 30)
+	_, err := w.m.Set(bg, "web", api.SetVM{DiskBytes: &more})
+	if e := api.AsError(err); e.Kind != api.KindTimeout || !strings.Contains(e.Hint, "banger vm stop ") {
+		t.Errorf("%+v", e)
+	}
+	w.must(w.m.Stop(bg, "web", api.StopVM{}))
+	if got := w.show("web"); got.Status != api.StatusStopped {
+		t.Errorf("it is %s", got.Status)
+	}
+}
+
 func TestPrune(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
