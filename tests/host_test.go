@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -64,6 +65,11 @@ func testMain(m *testing.M) int {
 		defer os.RemoveAll(dir)
 		baseRoot = dir
 	}
+	// What an earlier build has made is no template of this one's machines.
+	if err := os.RemoveAll(filepath.Join(baseRoot, "cache", "templates")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	// Preparing is itself the first test: it shows its progress and fails loudly.
 	start := time.Now()
 	cmd := exec.Command(bangerBin, "vm", "run", "--rm", "--vcpu", "1", "--memory", "512M", "--progress", "plain", "--", "uname", "-a")
@@ -78,19 +84,35 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	fmt.Fprintf(os.Stderr, "image, kernel and first machine: %.1fs\n", time.Since(start).Seconds())
-	// The machines of the tests go on from a template, as a user's later ones do.
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		if len(templates(baseRoot, 512<<20)) > 0 {
-			fmt.Fprintf(os.Stderr, "template: %.1fs\n", time.Since(start).Seconds())
-			break
-		}
-		if time.Now().After(deadline) {
-			fmt.Fprintln(os.Stderr, "no template is made: these machines boot")
-			break
-		}
+	if err := prepareTemplate(); err != nil {
+		fmt.Fprintf(os.Stderr, "cannot prepare the root for the tests: %v\n", err)
+		stopDaemon(baseRoot)
+		return 1
 	}
 	stopDaemon(baseRoot)
 	return m.Run()
+}
+
+// prepareTemplate waits for a template: in emulation the machines of the tests go on
+// from one, as a user's later ones do.
+func prepareTemplate() error {
+	cmd := exec.Command(bangerBin, "events", "--json")
+	cmd.Env = environ(baseRoot)
+	out, err := cmd.Output()
+	if err != nil {
+		return err
+	}
+	var events []api.Event
+	if err := json.Unmarshal(out, &events); err != nil {
+		return err
+	}
+	emulated := slices.ContainsFunc(events, func(e api.Event) bool { return e.Kind == "vm.started" && e.Data["accelerator"] == "tcg" })
+	for deadline := time.Now().Add(3 * time.Minute); emulated && len(templates(baseRoot, 512<<20)) == 0; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return errors.New("no template was made of the first machine")
+		}
+	}
+	return nil
 }
 
 // templates are the folders of the root's templates for machines with so much

@@ -1,13 +1,16 @@
 package daemon
 
 import (
+	"context"
 	"path/filepath"
+	"time"
 
 	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/guestbin"
 	"github.com/bangervm/banger/internal/host"
 	"github.com/bangervm/banger/internal/initramfs"
 	"github.com/bangervm/banger/internal/layout"
+	"github.com/bangervm/banger/internal/network"
 	"github.com/bangervm/banger/internal/template"
 	"github.com/bangervm/banger/internal/vm"
 	"github.com/bangervm/banger/internal/vmm"
@@ -16,7 +19,8 @@ import (
 // templatesOf keeps templates for the drivers; nil where the configuration wants none.
 func templatesOf(o Options, world *host.Real, drivers ...vmm.Driver) (*template.Manager, error) {
 	if !o.Config.Templates {
-		return nil, nil
+		// None of them is of this boot of the host: removed.
+		return nil, template.New(template.Options{Dir: o.Layout.Templates(), Runtime: o.Layout.Runtime, Log: o.Log}).Close(context.Background())
 	}
 	guest, err := guestbin.Open()
 	if err != nil {
@@ -27,7 +31,8 @@ func templatesOf(o Options, world *host.Real, drivers ...vmm.Driver) (*template.
 		Initrd: func(path, kernel string, config guestapi.Config) error {
 			return initramfs.Write(o.Layout, path, layout.KernelDir{Dir: filepath.Dir(kernel)}.BootModules(), config)
 		},
-		FreeDisk: world.FreeDisk, FreeMemory: world.MemoryAvailable,
+		FreeDisk: world.FreeDisk, FreeMemory: world.MemoryAvailable, InMemory: world.InMemory, Now: time.Now,
+		Banger: ownProgram(), MAC: network.DefaultUser().GuestMAC,
 	}), nil
 }
 

@@ -146,7 +146,7 @@ func (i *initProcess) boot() error {
 		}
 		i.cfg = cfg
 	}
-	addEntropy(cfg.Seed)
+	_ = reseed(cfg.Seed) // one that was parked has done so; others have their own numbers
 	i.step("configuration")
 	if err := loadBootModules(cfg.Transport, missing); err != nil {
 		return err

@@ -21,21 +21,27 @@ func setTime(t time.Time) error {
 	return nil
 }
 
-// addEntropy gives the kernel the host's random bytes, counted in full.
-func addEntropy(seed []byte) {
-	if len(seed) == 0 || len(seed) > 4096 {
-		return
+// reseed gives the kernel the host's random bytes, counted in full, and sees that it
+// uses them from now on.
+func reseed(seed []byte) error {
+	if len(seed) < 32 || len(seed) > 4096 {
+		return fmt.Errorf("cannot seed the random numbers with %d bytes", len(seed))
 	}
 	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
 	if err != nil {
-		return
+		return err
 	}
 	defer f.Close()
 	b := binary.NativeEndian.AppendUint32(nil, uint32(8*len(seed)))
 	b = binary.NativeEndian.AppendUint32(b, uint32(len(seed)))
 	b = append(b, seed...)
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDADDENTROPY, uintptr(unsafe.Pointer(&b[0])))
-	_, _, _ = unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDRESEEDCRNG, 0)
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDADDENTROPY, uintptr(unsafe.Pointer(&b[0]))); e != 0 {
+		return fmt.Errorf("cannot seed the random numbers: %w", e)
+	}
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.RNDRESEEDCRNG, 0); e != 0 {
+		return fmt.Errorf("cannot seed the random numbers anew: %w", e)
+	}
+	return nil
 }
 
 // grow enlarges the mounted file system of a role to its disk and returns its

@@ -153,6 +153,12 @@ func (h *Real) memInfo(field string) (int64, error) {
 	return 0, api.Errorf(api.KindInternal, "cannot read the host's memory: %s has no %s", h.file("proc/meminfo"), field)
 }
 
+// InMemory says whether the files below the folder are in memory.
+func (h *Real) InMemory(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && (st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC)
+}
+
 // FreeDisk is what an ordinary user may still write below the folder, in bytes.
 // The folder need not exist yet.
 func (h *Real) FreeDisk(dir string) (int64, error) {

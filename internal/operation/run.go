@@ -72,10 +72,25 @@ func (r *Registry) rescue(op *Op, err *error) {
 	}
 }
 
+// cancelled is the error of an operation that was cancelled, in words that its
+// caller has seen.
+func (op *Op) cancelled() error {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	what, at := op.rec.Kind, ""
+	if op.rec.Target != "" {
+		what += " of " + op.rec.Target
+	}
+	if op.rec.Stage != "" {
+		at = " while it was " + op.rec.Stage
+	}
+	return api.Errorf(api.KindCancelled, "%s was cancelled%s", what, at)
+}
+
 // fail journals why step i ended the operation, then undoes.
 func (r *Registry) fail(op *Op, i int, cause error) bool {
 	if errors.Is(context.Cause(op.ctx), errCancelled) {
-		cause = api.Errorf(api.KindCancelled, "operation %s was cancelled while it was at %q", op.rec.ID, op.rec.Steps[i].Name)
+		cause = op.cancelled()
 	}
 	e := *api.AsError(cause)
 	e.OperationID = op.rec.ID

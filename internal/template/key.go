@@ -16,6 +16,8 @@ type kind struct {
 	HostBoot    string          `json:"host_boot"` // the processor's features and clock are the host's
 	Driver      string          `json:"driver"`
 	Program     file            `json:"program"`
+	Version     string          `json:"version"` // of the program, which may only call another
+	Banger      file            `json:"banger"`  // it says what the VMM is to be
 	Kernel      file            `json:"kernel"`
 	Guest       string          `json:"guest"` // the guest binary's build
 	Accelerator vmm.Accelerator `json:"accelerator"`
@@ -42,13 +44,16 @@ func identify(path string) (file, error) {
 }
 
 // kindOf is the kind of a machine that the driver's program is to run.
-func (m *Manager) kindOf(driver, program string, spec vmm.Spec) (kind, error) {
+func (m *Manager) kindOf(driver string, v vmm.Version, spec vmm.Spec) (kind, error) {
 	k := kind{
-		HostBoot: m.o.HostBoot, Driver: driver, Guest: m.o.Guest,
+		HostBoot: m.o.HostBoot, Driver: driver, Version: v.Text, Guest: m.o.Guest,
 		Accelerator: spec.Accelerator, VCPUs: spec.VCPUs, MemoryBytes: spec.MemoryBytes, Cmdline: spec.Cmdline, MTU: -1,
 	}
 	var err error
-	if k.Program, err = identify(program); err != nil {
+	if k.Program, err = identify(v.Program); err != nil {
+		return k, err
+	}
+	if k.Banger, err = identify(m.o.Banger); err != nil {
 		return k, err
 	}
 	if k.Kernel, err = identify(spec.Kernel); err != nil {

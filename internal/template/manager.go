@@ -34,6 +34,10 @@ const (
 	// spareDisk and spareMemory stay free, in bytes.
 	spareDisk   = 1 << 30
 	spareMemory = 512 << 20
+	// memoryUnit is what QEMU rounds memory up to, in bytes.
+	memoryUnit = 8 << 10
+	// notAgain is how long machines boot after something went wrong with a template.
+	notAgain = 10 * time.Minute
 )
 
 // Names of a template's files in its folder.
@@ -46,12 +50,17 @@ const (
 // halfMade is what the name of a template's folder begins with as long as it is made.
 const halfMade = "new-"
 
+// runFolder is what the name of a folder for sockets begins with.
+const runFolder = "tpl-"
+
 // Options of New.
 type Options struct {
 	Dir      string // the templates, one folder each; it may be emptied at any time
 	Runtime  string // folder for sockets
 	HostBoot string // this boot of the host; empty means no templates
 	Guest    string // the guest binary's build
+	Banger   string // path of our own program: what it tells a VMM to be is its own
+	MAC      string // the address of a guest's network device
 	Drivers  []vmm.Driver
 	// Initrd writes the initramfs of a guest for that kernel (a vmlinux).
 	Initrd func(path, kernel string, config guestapi.Config) error
@@ -59,7 +68,10 @@ type Options struct {
 	// processes may still take, in bytes.
 	FreeDisk   func(dir string) (int64, error)
 	FreeMemory func() (int64, error)
-	Log        *slog.Logger
+	// InMemory says whether the files below a folder are in memory.
+	InMemory func(dir string) bool
+	Now      func() time.Time
+	Log      *slog.Logger
 }
 
 // Manager keeps the templates. Its methods may be called from several goroutines.
@@ -74,13 +86,15 @@ type Manager struct {
 
 	mu     sync.Mutex
 	closed bool
-	begun  map[string]bool // kinds that are being made, or are not to be tried again
+	making map[string]bool
+	bad    map[string]time.Time // kinds that could not be made or used, and until when none is
 }
 
-// New makes a manager, and removes what is of no use any more: half-made templates
-// and those of an earlier boot of the host.
+// New makes a manager, and removes what is of no use any more: half-made templates,
+// those of an earlier boot of the host, and what making them left. There is one
+// manager at a time for its folders.
 func New(o Options) *Manager {
-	m := &Manager{o: o, drivers: map[string]vmm.Driver{}, one: make(chan struct{}, 1), begun: map[string]bool{}}
+	m := &Manager{o: o, drivers: map[string]vmm.Driver{}, one: make(chan struct{}, 1), making: map[string]bool{}, bad: map[string]time.Time{}}
 	m.life, m.stop = context.WithCancel(context.Background())
 	for _, d := range o.Drivers {
 		m.drivers[d.Name()] = d
@@ -89,6 +103,10 @@ func New(o Options) *Manager {
 		if t.kind.HostBoot != o.HostBoot || strings.HasPrefix(filepath.Base(t.dir), halfMade) {
 			m.remove(t.dir)
 		}
+	}
+	left, _ := filepath.Glob(filepath.Join(o.Runtime, runFolder+"*")) // the pattern is right
+	for _, dir := range left {
+		m.remove(dir)
 	}
 	return m
 }
@@ -106,21 +124,23 @@ func (m *Manager) Close(context.Context) error {
 // For gives the template for a machine, nil where there is none.
 func (m *Manager) For(ctx context.Context, driver string, spec vmm.Spec) *vmm.Template {
 	k, ok := m.possible(ctx, driver, spec)
-	if !ok {
-		return nil
-	}
-	dir := m.dir(k)
-	got, err := readKind(dir)
-	if err != nil || got.name() != k.name() {
-		return nil
-	}
-	t := filesOf(dir)
-	if fi, err := os.Stat(t.Memory); err != nil || fi.Size() != k.MemoryBytes {
+	if !ok || !m.have(k) {
 		return nil
 	}
 	now := time.Now()
-	_ = os.Chtimes(dir, now, now) // used just now
+	_ = os.Chtimes(m.dir(k), now, now) // used just now
+	t := filesOf(m.dir(k))
 	return &t
+}
+
+// have says whether there is a whole one of the kind.
+func (m *Manager) have(k kind) bool {
+	got, err := readKind(m.dir(k))
+	if err != nil || got.name() != k.name() {
+		return false
+	}
+	fi, err := os.Stat(filesOf(m.dir(k)).Memory)
+	return err == nil && fi.Size() == k.MemoryBytes
 }
 
 // Booted says that a machine has booted without a template: one is made, in the
@@ -132,11 +152,16 @@ func (m *Manager) Booted(ctx context.Context, driver string, spec vmm.Spec) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.closed || m.begun[k.name()] {
+	if m.closed || m.making[k.name()] || m.o.Now().Before(m.bad[k.name()]) || m.have(k) {
 		return
 	}
-	m.begun[k.name()] = true
+	m.making[k.name()] = true
 	m.wg.Go(func() {
+		defer func() {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			delete(m.making, k.name())
+		}()
 		select {
 		case m.one <- struct{}{}:
 			defer func() { <-m.one }()
@@ -148,6 +173,7 @@ func (m *Manager) Booted(ctx context.Context, driver string, spec vmm.Spec) {
 		switch {
 		case m.life.Err() != nil:
 		case err != nil:
+			m.condemn(k.name())
 			m.o.Log.Warn("machines of this kind boot without a template", "kind", k.name(), "error", err)
 		default:
 			m.o.Log.Info("made a template", "kind", k.name(), "driver", driver, "vcpus", k.VCPUs, "memory_bytes", k.MemoryBytes,
@@ -157,23 +183,32 @@ func (m *Manager) Booted(ctx context.Context, driver string, spec vmm.Spec) {
 }
 
 // Bad says that a machine did not come up from the template: it is removed, and
-// not made again while this daemon runs.
+// none is made for a while.
 func (m *Manager) Bad(t vmm.Template, why error) {
 	dir := filepath.Dir(t.Memory)
 	if filepath.Dir(dir) != m.o.Dir {
 		return
 	}
-	m.mu.Lock()
-	m.begun[filepath.Base(dir)] = true
-	m.mu.Unlock()
+	m.condemn(filepath.Base(dir))
 	m.o.Log.Warn("removing a template that a machine did not come up from", "kind", filepath.Base(dir), "error", why)
 	m.remove(dir)
+}
+
+// condemn sees that none of the kind is made for a while: what was in the way, a
+// busy host or a full disk, may be over then.
+func (m *Manager) condemn(kind string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bad[kind] = m.o.Now().Add(notAgain)
 }
 
 // possible gives the kind of a machine that may have a template.
 func (m *Manager) possible(ctx context.Context, driver string, spec vmm.Spec) (kind, bool) {
 	d := m.drivers[driver]
 	t, ok := d.(vmm.Templater)
+	if spec.MemoryBytes%memoryUnit != 0 { // the file would not be as large as the memory
+		return kind{}, false
+	}
 	if !ok || m.o.HostBoot == "" || !t.Templates(spec.Accelerator) || spec.Transport != "" && spec.Transport != guestapi.TransportSerial {
 		return kind{}, false
 	}
@@ -181,7 +216,7 @@ func (m *Manager) possible(ctx context.Context, driver string, spec vmm.Spec) (k
 	if err != nil {
 		return kind{}, false
 	}
-	k, err := m.kindOf(driver, v.Program, spec)
+	k, err := m.kindOf(driver, v, spec)
 	return k, err == nil
 }
 
@@ -196,9 +231,6 @@ func (m *Manager) make(d vmm.Driver, k kind, spec vmm.Spec) error {
 	if err := m.room(k); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(m.o.Dir, 0o700); err != nil {
-		return err
-	}
 	made, err := os.MkdirTemp(m.o.Dir, halfMade) // mode 0700
 	if err != nil {
 		return err
@@ -207,7 +239,7 @@ func (m *Manager) make(d vmm.Driver, k kind, spec vmm.Spec) error {
 	if err := os.MkdirAll(m.o.Runtime, 0o700); err != nil {
 		return err
 	}
-	run, err := os.MkdirTemp(m.o.Runtime, "tpl-")
+	run, err := os.MkdirTemp(m.o.Runtime, runFolder)
 	if err != nil {
 		return err
 	}
@@ -236,7 +268,7 @@ func (m *Manager) make(d vmm.Driver, k kind, spec vmm.Spec) error {
 			return err
 		}
 		defer l.Close()
-		own.Network = &vmm.NIC{Socket: socket, MAC: "52:54:00:00:00:01", MTU: n.MTU}
+		own.Network = &vmm.NIC{Socket: socket, MAC: m.o.MAC, MTU: n.MTU}
 	}
 	ctx, cancel := context.WithTimeout(m.life, makeLimit)
 	defer cancel()
@@ -258,6 +290,12 @@ func (m *Manager) make(d vmm.Driver, k kind, spec vmm.Spec) error {
 // room says with an error that there is none for one more.
 func (m *Manager) room(k kind) error {
 	need := int64(writtenBytes + k.MemoryBytes/tablesShare)
+	if err := os.MkdirAll(m.o.Dir, 0o700); err != nil {
+		return err
+	}
+	if m.o.InMemory(m.o.Dir) { // who only reads the holes of a file there fills them
+		return api.Errorf(api.KindUnsupported, "cannot make a template: %s is in memory", m.o.Dir)
+	}
 	if free, err := m.o.FreeDisk(filepath.Dir(m.o.Dir)); err == nil && free < need+spareDisk {
 		return api.Errorf(api.KindNoSpace, "cannot make a template: it may take %d bytes, and %d are free in %s", need, free, m.o.Dir)
 	}

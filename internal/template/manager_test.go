@@ -53,11 +53,12 @@ type fixture struct {
 	driver *maker
 	spec   vmm.Spec
 	initrd guestapi.Config
+	now    time.Time
 }
 
 func newFixture(t *testing.T, change func(*Options)) *fixture {
 	t.Helper()
-	f := &fixture{driver: &maker{Driver: fake.New(fake.Options{}, slog.New(slog.DiscardHandler)), made: make(chan vmm.Spec, 10)}}
+	f := &fixture{driver: &maker{Driver: fake.New(fake.Options{}, slog.New(slog.DiscardHandler)), made: make(chan vmm.Spec, 10)}, now: time.Unix(1_800_000_000, 0)}
 	dir := t.TempDir()
 	kernel := filepath.Join(dir, "k1", "vmlinux")
 	if err := os.MkdirAll(filepath.Dir(kernel), 0o700); err != nil {
@@ -82,7 +83,10 @@ func newFixture(t *testing.T, change func(*Options)) *fixture {
 		},
 		FreeDisk:   func(string) (int64, error) { return 1 << 40, nil },
 		FreeMemory: func() (int64, error) { return 1 << 40, nil },
-		Log:        slog.New(slog.DiscardHandler),
+		InMemory:   func(string) bool { return false },
+		Now:        func() time.Time { return f.now },
+		Banger:     kernel, MAC: "52:54:00:00:00:01",
+		Log: slog.New(slog.DiscardHandler),
 	}
 	if change != nil {
 		change(&o)
@@ -150,6 +154,7 @@ func TestMadeOnceForAllOfAKind(t *testing.T) {
 	}
 	for name, change := range map[string]func(*vmm.Spec){
 		"processors":  func(s *vmm.Spec) { s.VCPUs = 2 },
+		"odd memory":  func(s *vmm.Spec) { s.MemoryBytes++ },
 		"memory":      func(s *vmm.Spec) { s.MemoryBytes *= 2 },
 		"disks":       func(s *vmm.Spec) { s.Disks = append(s.Disks, vmm.Disk{Path: "/seed", ReadOnly: true}) },
 		"writable":    func(s *vmm.Spec) { s.Disks = []vmm.Disk{{Path: "/image"}, {Path: "/mine"}} },
@@ -180,7 +185,8 @@ func TestAnotherBootOfTheHost(t *testing.T) {
 	got := f.await(t)
 	stranger := filepath.Join(f.o.Dir, "README")
 	half := filepath.Join(f.o.Dir, "new-123")
-	for _, dir := range []string{stranger, half} {
+	sockets := filepath.Join(f.o.Runtime, "tpl-1") // of a daemon that was killed
+	for _, dir := range []string{stranger, half, sockets} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -194,8 +200,10 @@ func TestAnotherBootOfTheHost(t *testing.T) {
 	if _, err := os.Stat(got.Memory); err != nil {
 		t.Errorf("gone after another start of the daemon: %v", err)
 	}
-	if _, err := os.Stat(half); err == nil {
-		t.Error("what is half made is left")
+	for _, dir := range []string{half, sockets} {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("what is half made is left: %s", dir)
+		}
 	}
 	again.HostBoot = "boot 2"
 	m := New(again)
@@ -226,7 +234,7 @@ func TestWhatIsDamagedIsNotUsed(t *testing.T) {
 		t.Error("a bad one is left")
 	}
 	f.Booted(t.Context(), "fake", f.spec)
-	_ = f.Close(t.Context())
+	f.wg.Wait()
 	if n := len(f.driver.made); n != 1 {
 		t.Errorf("made %d times", n)
 	}
@@ -241,7 +249,13 @@ func TestWhatIsDamagedIsNotUsed(t *testing.T) {
 	later.Booted(t.Context(), "fake", f.spec)
 	later.wg.Wait()
 	if n := len(f.driver.made); n != 0 {
-		t.Errorf("made again after it was bad")
+		t.Errorf("made again right after it was bad")
+	}
+	f.now = f.now.Add(notAgain)
+	later.Booted(t.Context(), "fake", f.spec)
+	later.wg.Wait()
+	if later.For(t.Context(), "fake", f.spec) == nil {
+		t.Errorf("not made again a while after it was bad")
 	}
 	elsewhere := filepath.Join(t.TempDir(), "memory")
 	f.Bad(vmm.Template{Memory: elsewhere}, errors.New("x"))
@@ -258,6 +272,7 @@ func TestNotMade(t *testing.T) {
 	}{
 		"no disk":    {func(o *Options) { o.FreeDisk = func(string) (int64, error) { return spareDisk, nil } }, nil},
 		"no memory":  {func(o *Options) { o.FreeMemory = func() (int64, error) { return spareMemory, nil } }, nil},
+		"in memory":  {func(o *Options) { o.InMemory = func(string) bool { return true } }, nil},
 		"it fails":   {nil, func(d *maker) { d.err = errors.New("no") }},
 		"no initrd":  {func(o *Options) { o.Initrd = func(string, string, guestapi.Config) error { return errors.New("no") } }, nil},
 		"we leave":   {nil, func(d *maker) { d.block = true }},
@@ -309,4 +324,17 @@ func TestOnlyAFewAreKept(t *testing.T) {
 	if n := len(f.all()); n != keepAtMost {
 		t.Errorf("%d are kept", n)
 	}
+	// One that had to go, and all of them, are made again when they are wanted.
+	f.spec.MemoryBytes = 513 << 20
+	if f.For(t.Context(), "fake", f.spec) != nil {
+		t.Fatal("the one that was used longest ago is kept")
+	}
+	f.Booted(t.Context(), "fake", f.spec)
+	f.await(t)
+	f.wg.Wait()
+	if err := os.RemoveAll(f.o.Dir); err != nil {
+		t.Fatal(err)
+	}
+	f.Booted(t.Context(), "fake", f.spec)
+	f.await(t)
 }

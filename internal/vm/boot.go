@@ -94,13 +94,14 @@ func (m *Manager) boot(ctx context.Context, mc *machine, rec store.VM, op *opera
 		})
 		return err
 	})
-	err = m.firstAnswer(ctx, mc, r, rec, hk)
-	err = both(err, g.Wait())
+	answer := m.firstAnswer(ctx, mc, r, rec, hk)
+	err = both(answer, g.Wait())
 	if err != nil && leaving(ctx) {
 		return rec, true, err
 	}
 	if err != nil {
-		if spec.Template != nil && ctx.Err() == nil {
+		// Not when one of our verbs ended it.
+		if spec.Template != nil && answer != nil && ctx.Err() == nil && mc.blamed(r) == causeNone {
 			m.d.Templates.Bad(*spec.Template, err)
 		}
 		return rec, true, both(err, m.put(ctx, mc, r, causeBoot))

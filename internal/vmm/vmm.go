@@ -49,7 +49,7 @@ type Spec struct {
 	// Transport of the guest link, one of the driver's; empty means its first.
 	Transport guestapi.Transport `json:"transport,omitempty"`
 	// Template is what the machine goes on from instead of booting, told by Wake
-	// what to be; nil means that it boots. Kernel and Initrd are for a later reset.
+	// what to be; nil means that it boots.
 	Template *Template      `json:"template,omitempty"`
 	Wake     *guestapi.Wake `json:"wake,omitempty"`
 }

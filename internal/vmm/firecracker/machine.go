@@ -178,8 +178,8 @@ const (
 // may begin with what a program printed: its end of line may come later or never.
 var haltedLine = regexp.MustCompile(`(?:^|\[ *\d+\.\d+\] )reboot: (?:System halted|Power down)\s*$`)
 
-// lastLine hears the lines with those marks, and cuts the power. The guest's root
-// can print them too, and so ends its own machine, as it may.
+// lastLine hears the lines with those marks, and cuts the power. Whoever may print on
+// the guest's console, its root as a rule, can do that too, and so end the machine.
 func (m *Machine) lastLine(line string) {
 	if !haltedLine.MatchString(line) {
 		return

@@ -32,6 +32,7 @@ type verdict struct {
 	Accelerator vmm.Accelerator `json:"accelerator"`
 	Reason      string          `json:"reason"`
 	At          time.Time       `json:"at"`
+	passing     bool            // not to be kept
 }
 
 func identify(o Options, v vmm.Version) (key, error) {

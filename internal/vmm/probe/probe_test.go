@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bangervm/banger/api"
 	"github.com/bangervm/banger/guestapi"
 	"github.com/bangervm/banger/internal/vmm"
 	"github.com/bangervm/banger/internal/vmm/fake"
@@ -107,6 +108,21 @@ func TestRun(t *testing.T) {
 				t.Errorf("after a broken cache: %s, %v, %d guests", got, err, d.starts)
 			}
 		})
+	}
+}
+
+// What may be mended is looked at again each time.
+func TestUnsupportedIsNotKept(t *testing.T) {
+	t.Parallel()
+	d := newTalker()
+	d.err = api.Errorf(api.KindUnsupported, "this host does not let us have a tap")
+	o := options(t, d)
+	if got, reason, err := Run(t.Context(), o); err != nil || got != vmm.TCG || !strings.Contains(reason, "a tap") {
+		t.Errorf("got %s, %q, %v", got, reason, err)
+	}
+	d.err, d.say = nil, guestapi.ProbeReply
+	if got, reason, err := Run(t.Context(), o); err != nil || got != vmm.KVM {
+		t.Errorf("mended: %s, %q, %v", got, reason, err)
 	}
 }
 

@@ -112,7 +112,7 @@ func (d *Driver) launch(ctx context.Context, path string, khz int64, spec vmm.Sp
 	cmd.Stdout, cmd.Stderr = words, words
 	cmd.ExtraFiles = []*os.File{controlFD, serialFD, e.file}
 	if t := spec.Template; t != nil {
-		state, err := os.Open(t.State)
+		state, err := feed(t.State)
 		if err != nil {
 			return nil, fail(err)
 		}
@@ -134,10 +134,12 @@ func (d *Driver) launch(ctx context.Context, path string, khz int64, spec vmm.Sp
 		done: make(chan struct{}), events: make(chan qmp.Event, 64), waits: make(chan string, 1),
 		lost: make(chan struct{}, 1), started: time.Now(), stopping: make(chan struct{}),
 	}
-	m.scan.Marks, m.scan.Marked = []string{timerLost}, func(string) {
-		select {
-		case m.lost <- struct{}{}:
-		default:
+	if spec.Template == nil { // one of a template has its timer, and QEMU nothing to reset it to
+		m.scan.Marks, m.scan.Marked = []string{timerLost}, func(string) {
+			select {
+			case m.lost <- struct{}{}:
+			default:
+			}
 		}
 	}
 	// QEMU that ends at once, e.g. over a wrong argument, closes the connection.

@@ -81,7 +81,19 @@ func (d *Driver) MakeTemplate(ctx context.Context, spec vmm.Spec, into vmm.Templ
 	if err := m.capture(ctx, filepath.Join(spec.RunDir, stateSocket), into.State); err != nil {
 		return fail(err)
 	}
+	if err := flush(into.Memory); err != nil {
+		return fail(err)
+	}
 	return nil
+}
+
+// flush sees that the disk takes the file: a page that it does not take is lost.
+func flush(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // ignoreShared keeps the memory, which is the template's file, out of the state.
@@ -126,8 +138,30 @@ func (m *Machine) capture(ctx context.Context, socket, path string) error {
 	return m.migrated(ctx, "completed")
 }
 
+// feed gives the reading end of a pipe with the file in it: QEMU 11 takes no file
+// for the state of a machine. What writes it ends with the pipe.
+func feed(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	go func() {
+		_, _ = io.Copy(w, f) // QEMU says what it lacks
+		_ = w.Close()
+		_ = f.Close()
+	}()
+	return r, nil
+}
+
 // restore lets QEMU read the template's state.
 func (m *Machine) restore(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, wakePatience)
+	defer cancel()
 	for _, c := range []struct {
 		command   string
 		arguments any
