@@ -49,7 +49,7 @@ func (h *host) over(ref string, words ...string) {
 	h.eventually("it shows as stopped", 20*time.Second, func() bool { return h.show(ref).Status == api.StatusStopped })
 	vm := h.show(ref)
 	for _, w := range words {
-		if vm.Error == nil || !strings.Contains(vm.Error.Message, w) || vm.Error.Hint == "" {
+		if vm.Error == nil || !strings.Contains(vm.Error.Message, w) {
 			h.t.Errorf("its error is %+v, and nothing of %q", vm.Error, w)
 		}
 	}
@@ -133,7 +133,7 @@ func TestFirecrackerInAStormOfResets(t *testing.T) {
 		t.Fatal(r)
 	}
 	h.ok("vm", "exec", "-d", "web", "--", "python3", "/root/storm.py")
-	for range 5 {
+	for range 2 { // each takes its time: the guest has one processor
 		if got := h.sh("web", "pgrep -f storm.py > /dev/null && echo storms"); got != "storms" {
 			t.Errorf("%q", got)
 		}
