@@ -32,7 +32,9 @@ const (
 	// bootPatience is how long a lab host may take until its agent answers; it
 	// takes 4 s on an idle machine.
 	bootPatience = 2 * time.Minute
-	systemBytes  = 8 << 30
+	// systemdPatience is the same for one with systemd, which takes a minute.
+	systemdPatience = 6 * time.Minute
+	systemBytes     = 8 << 30
 )
 
 // plan is the lab host to boot.
@@ -146,7 +148,11 @@ func (m *machine) boot(ctx context.Context, s stock, p plan) (err error) {
 		return err
 	}
 	m.guest = guestlink.NewClient(func(ctx context.Context) (net.Conn, error) { return m.vm.DialGuest(ctx) }, nil)
-	first, cancel := context.WithTimeout(ctx, bootPatience)
+	patience := bootPatience
+	if p.systemd {
+		patience = systemdPatience
+	}
+	first, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if _, err := m.guest.Health(first); err != nil {
 		return m.blame(ctx, fmt.Errorf("the lab host does not come up: %w", err))
@@ -164,7 +170,7 @@ func writeInitrd(spec vmm.Spec, kernel layout.KernelDir, systemd bool) error {
 		Seed: make([]byte, 64), Token: strings.Repeat("0", 64), KernelRelease: release,
 	}
 	if systemd {
-		cfg.Init, cfg.InitArgv, cfg.InitPatienceMS = guestapi.InitImage, []string{"/sbin/init"}, bootPatience.Milliseconds()
+		cfg.Init, cfg.InitArgv, cfg.InitPatienceMS = guestapi.InitImage, []string{"/sbin/init"}, systemdPatience.Milliseconds()
 	}
 	if _, err := rand.Read(cfg.Seed); err != nil {
 		return err
