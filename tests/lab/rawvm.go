@@ -99,7 +99,7 @@ func (r *raw) qemu(ctx context.Context, accelerator string) (float64, error) {
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-machine", "microvm,acpi=on,pit=on,rtc=on,pic=on,isa-serial=on,auto-kernel-cmdline=off,x-option-roms=off,mem-merge=off,dump-guest-core=off",
 		"-accel", accelerator, "-cpu", cpu, "-smp", "1", "-m", fmt.Sprintf("%dM", r.memory>>20),
-		"-kernel", r.kernel.VMLinux(), "-initrd", r.initrd, "-append", "console=ttyS0 panic=-1 random.trust_cpu=on quiet",
+		"-kernel", r.kernel.VMLinux(), "-initrd", r.initrd, "-append", "console=ttyS0 panic=-1 random.trust_cpu=on quiet reboot=k",
 		"-chardev", "null,id=console", "-serial", "chardev:console", "-device", "i8042",
 		"-blockdev", "driver=raw,node-name=disk0,read-only=on,file.driver=file,file.filename=" + r.root, "-device", "virtio-blk-device,drive=disk0",
 		"-blockdev", "driver=raw,node-name=disk1,file.driver=file,file.filename=" + system, "-device", "virtio-blk-device,drive=disk1",

@@ -17,6 +17,7 @@ func TestConformance(t *testing.T) {
 	specs := vmmtest.RealSpecs(t, vmm.TCG, guestapi.TransportSerial, "")
 	newTestDriver(t) // skips where there is no QEMU
 	vmmtest.Run(t, func(t *testing.T) vmm.Driver { return newTestDriver(t) }, specs)
+	t.Run("ResetEnds", func(t *testing.T) { resetEnds(t, specs(t)) })
 }
 
 // The same with KVM, for the lab: elsewhere it may lie.
@@ -24,6 +25,7 @@ func TestConformanceKVM(t *testing.T) {
 	specs := vmmtest.RealSpecs(t, vmm.KVM, guestapi.TransportSerial, "")
 	newTestDriver(t)
 	vmmtest.Run(t, func(t *testing.T) vmm.Driver { return newTestDriver(t) }, specs)
+	t.Run("ResetEnds", func(t *testing.T) { resetEnds(t, specs(t)) })
 }
 
 // With KVM and the guest link over vhost-vsock, for the lab: elsewhere it is
@@ -33,6 +35,29 @@ func TestConformanceVsock(t *testing.T) {
 	newTestDriver(t)
 	vmmtest.Run(t, func(t *testing.T) vmm.Driver { return newTestDriver(t) }, specs)
 	t.Run("StrangersAreNotServed", func(t *testing.T) { strangers(t, specs(t)) })
+}
+
+// resetEnds: a guest's own reboot ends its machine. The guest is a real one: its
+// process 1 is asked.
+func resetEnds(t *testing.T, spec vmm.Spec) {
+	m := start(t, newTestDriver(t), spec, io.Discard)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	c := guestlink.NewClient(m.DialGuest, nil)
+	defer c.Close()
+	s, err := c.Exec(ctx, guestapi.ExecRequest{Argv: []string{"sh", "-c", "kill -TERM 1"}, NoStdin: true}, guestlink.ExecOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	select {
+	case <-m.Done():
+		if e := m.Exit(); e.Reason != vmm.ReasonReset {
+			t.Errorf("ended with %+v", e)
+		}
+	case <-ctx.Done():
+		t.Error("the machine does not end")
+	}
 }
 
 // strangers: any user of the host can connect to a guest over vhost-vsock;
