@@ -145,8 +145,9 @@ func (i *initProcess) boot() error {
 			return err
 		}
 		i.cfg = cfg
+	} else {
+		_ = reseed(cfg.Seed) // without it the numbers are the kernel's own
 	}
-	_ = reseed(cfg.Seed) // one that was parked has done so; others have their own numbers
 	i.step("configuration")
 	if err := loadBootModules(cfg.Transport, missing); err != nil {
 		return err

@@ -17,8 +17,8 @@ const panicMark = "Kernel panic - not syncing: "
 // zero value is ready; it is safe for concurrent use.
 type Scanner struct {
 	// Marks are other texts to look for, Marked what is called, from Write, with
-	// each line that has one inside, once it has ended; of a long one, with its end. Set before the first
-	// Write, if at all.
+	// each line that has one inside, once it has ended; of a long line, with its
+	// end. Set before the first Write, if at all.
 	Marks  []string
 	Marked func(line string)
 

@@ -97,7 +97,9 @@ func flush(path string) error {
 }
 
 // ignoreShared keeps the memory, which is the template's file, out of the state.
-var ignoreShared = map[string]any{"capabilities": []map[string]any{{"capability": "x-ignore-shared", "state": true}}}
+func ignoreShared() any {
+	return map[string]any{"capabilities": []map[string]any{{"capability": "x-ignore-shared", "state": true}}}
+}
 
 // capture stops the machine and writes its state to the file.
 func (m *Machine) capture(ctx context.Context, socket, path string) error {
@@ -111,7 +113,7 @@ func (m *Machine) capture(ctx context.Context, socket, path string) error {
 	if err := m.qmp.Execute(ctx, "stop", nil, nil); err != nil {
 		return err
 	}
-	if err := m.qmp.Execute(ctx, "migrate-set-capabilities", ignoreShared, nil); err != nil {
+	if err := m.qmp.Execute(ctx, "migrate-set-capabilities", ignoreShared(), nil); err != nil {
 		return err
 	}
 	if err := m.qmp.Execute(ctx, "migrate", map[string]string{"uri": "unix:" + socket}, nil); err != nil {
@@ -166,7 +168,7 @@ func (m *Machine) restore(ctx context.Context) error {
 		command   string
 		arguments any
 	}{
-		{"migrate-set-capabilities", ignoreShared},
+		{"migrate-set-capabilities", ignoreShared()},
 		// Nobody's address moved.
 		{"migrate-set-parameters", map[string]any{"announce-rounds": 0}},
 		{"migrate-incoming", map[string]any{"uri": fmt.Sprint("fd:", fdState)}},
